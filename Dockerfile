@@ -1,0 +1,55 @@
+# The service as an image:  docker build -t qa .
+#
+# MODEL is `default` (the model that comes with the project; torch is not installed for it), a
+# folder of the build context (a Hugging Face folder is exported, an exported one is taken as it
+# is), or a hub id. A private hub model needs --secret id=hf_token,src=FILE.
+# Wheels put into wheels/ are preferred to the index: builds without a network put all of them there.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+# --- artifact: the exported model, in /artifact
+FROM ${PYTHON_IMAGE} AS artifact
+ARG MODEL=distilbert/distilbert-base-cased-distilled-squad
+ARG TORCH_INDEX
+WORKDIR /build
+COPY deploy/install.sh deploy/
+COPY requirements*.txt ./
+COPY requirements.txt wheel[s]/ wheels/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    [ "$MODEL" = default ] || WHEELS=wheels deploy/install.sh export /opt/export
+COPY deploy/bake.sh deploy/
+COPY service/ service/
+COPY export/ export/
+ARG REVISION
+ARG EXPORT_FLAGS
+RUN --mount=type=bind,target=/context --mount=type=secret,id=hf_token \
+    deploy/bake.sh /context "$MODEL" /artifact
+
+# --- packages: the run-time virtual environment, cut to what inference needs
+FROM ${PYTHON_IMAGE} AS packages
+WORKDIR /build
+COPY deploy/install.sh deploy/
+COPY requirements*.txt ./
+COPY requirements.txt wheel[s]/ wheels/
+RUN --mount=type=cache,target=/root/.cache/pip WHEELS=wheels deploy/install.sh runtime /opt/qa
+COPY deploy/trim.sh deploy/
+RUN deploy/trim.sh /opt/qa
+COPY service/ /app/service/
+RUN /opt/qa/bin/python -m compileall -q /app/service
+
+# --- the image
+FROM ${PYTHON_IMAGE}
+COPY --from=packages /opt/qa /opt/qa
+COPY --from=packages /app /app
+COPY --from=artifact /artifact /app/models/default
+ENV PATH=/opt/qa/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    QA_HOST=0.0.0.0
+WORKDIR /app
+# A number, so that orchestrators can see that it is not root. Nothing is ever written but a
+# heartbeat in /dev/shm, so a read-only root works.
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-m", "service", "health"]
+ENTRYPOINT ["python", "-m", "service"]
+CMD ["serve"]

@@ -1,0 +1,161 @@
+"""Owns the command line of the service; knows only which part of it each command calls."""
+
+import argparse
+import http.client
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import get_type_hints
+
+from service import __version__
+from service.errors import NotReady, QAError
+from service.settings import Settings
+
+# The engine and the web server are imported by the commands that need them: `health` runs every
+# few seconds in a container and must not load ONNX Runtime each time.
+
+# Text with one right answer that any trained model finds; an untrained one still must answer.
+_PROBE = ("Who wrote the letter?", "The letter was written by Amelia Hart in the spring of 1902.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; exit status 0, or 2 with one sentence for what a user can put right."""
+    options = _parser().parse_args(arguments)
+    flags = {f.name: getattr(options, f.name, None) for f in fields(Settings)}
+    try:
+        settings = Settings.from_env(flags)
+        logging.basicConfig(
+            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
+        )
+        status: int = options.run(settings, options)
+    except QAError as error:
+        print(f"qa-onnx: {error.message}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _serve(settings: Settings, options: argparse.Namespace) -> int:
+    from service.engine.artifact import load_artifact
+    from service.gunicorn_conf import Server
+
+    Server(settings, load_artifact(settings.model)).run()
+    return 0
+
+
+def _health(settings: Settings, options: argparse.Namespace) -> int:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    connection = http.client.HTTPConnection(host, settings.port, timeout=2)
+    try:
+        connection.request("GET", "/health/ready")
+        status = connection.getresponse().status
+    except OSError as error:
+        raise NotReady(f"Nothing answers at {host}:{settings.port} ({error}).") from error
+    if status != http.client.OK:
+        raise NotReady(f"The service at {host}:{settings.port} is not ready (status {status}).")
+    return 0
+
+
+def _answer(settings: Settings, options: argparse.Namespace) -> int:
+    from service.engine.answering import QuestionAnswerer
+    from service.engine.artifact import load_artifact
+    from service.engine.parameters import Parameters
+
+    context = _read_context(options.context_file)
+    parameters = Parameters(
+        top_k=options.top_k, handle_impossible_answer=options.handle_impossible_answer
+    )
+    answerer = QuestionAnswerer(
+        load_artifact(settings.model),
+        threads=settings.threads or None,
+        token_budget=settings.token_budget,
+    )
+    (answers,) = answerer.answer([(options.question, context)], parameters)
+    if options.json:
+        found = [asdict(answer) for answer in answers]
+        print(json.dumps(found[0] if options.top_k == 1 else found, ensure_ascii=False))
+        return 0
+    for answer in answers:
+        place = f"characters {answer.start} to {answer.end}" if answer.answer else "no answer"
+        print(f"{answer.answer}\t({place}, score {answer.score:.4f})")
+    return 0
+
+
+def _check(settings: Settings, options: argparse.Namespace) -> int:
+    from service.engine.answering import QuestionAnswerer
+    from service.engine.artifact import load_artifact
+
+    artifact = load_artifact(options.artifact or settings.model)
+    ((answer,),) = QuestionAnswerer(artifact, threads=settings.threads or None).answer([_PROBE])
+    source = artifact.manifest["source"]["id"]
+    print(f"{artifact.path}: {source}, {artifact.precision} for {artifact.target}; files intact")
+    print(f"{_PROBE[0]} -> {answer.answer} (score {answer.score:.4f})")
+    return 0
+
+
+def _read_context(name: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return data.decode("utf-8")  # decoded by hand: text mode would turn CRLF into LF
+    except OSError as error:
+        raise QAError(f"The context file {name} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise QAError(f"The context file {name} is not UTF-8 text.") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Extractive question answering on CPUs. Every flag below that has a QA_ name "
+        "can be set in the environment instead; the flag wins.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="answer over HTTP")
+    _add_settings(serve, {f.name for f in fields(Settings)})
+    serve.set_defaults(run=_serve)
+
+    health = commands.add_parser("health", help="ask a running service whether it is ready")
+    _add_settings(health, {"host", "port"})
+    health.set_defaults(run=_health)
+
+    answer = commands.add_parser("answer", help="answer one question on the command line")
+    answer.add_argument("--question", required=True)
+    answer.add_argument("--context-file", required=True, metavar="F", help="a file, or - for stdin")
+    answer.add_argument("--top-k", type=int, default=1, metavar="N", help="answers wanted")
+    answer.add_argument(
+        "--handle-impossible-answer", action="store_true", help="allow 'no answer' as an answer"
+    )
+    answer.add_argument("--json", action="store_true", help="print JSON for machines")
+    _add_settings(answer, {"model", "threads", "token_budget"})
+    answer.set_defaults(run=_answer)
+
+    check = commands.add_parser("check", help="verify a model folder and answer a probe")
+    check.add_argument("artifact", nargs="?", type=Path, metavar="ARTIFACT")
+    _add_settings(check, {"model", "threads"})
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:
+    """One flag per setting, absent unless given, so that Settings decides who wins."""
+    types = get_type_hints(Settings)
+    for setting in fields(Settings):
+        if setting.name not in names:
+            continue
+        flag = "--" + setting.name.replace("_", "-")
+        text = f"{setting.metadata['help']} (QA_{setting.name.upper()}, default {setting.default})"
+        if types[setting.name] is bool:
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        else:
+            # Kept as text: Settings reads flags and environment alike, with one error message.
+            parser.add_argument(flag, metavar=setting.name.upper(), help=text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

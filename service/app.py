@@ -1,0 +1,127 @@
+"""Owns the HTTP routes; knows neither how answers are found nor how the process was started."""
+
+import time
+from dataclasses import asdict
+
+import onnxruntime
+import tokenizers
+from flask import Flask, Response, request
+from werkzeug.exceptions import UnsupportedMediaType
+
+from service import __version__, problems, schemas
+from service.batching import Inferred, Turnstile
+from service.engine.answering import Answer, Prepared, QuestionAnswerer
+from service.engine.cpu import cpu_model
+from service.errors import InvalidInput, NotReady
+from service.settings import Settings
+
+
+def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
+    """The WSGI application around one loaded model."""
+    app = Flask("service", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    turnstile = Turnstile(
+        answerer,
+        max_waiting=settings.max_waiting,
+        max_waiting_tokens=settings.max_waiting_tokens,
+    )
+    app.config["DRAINING"] = False  # set by the server once it has been told to stop
+    problems.install(app)
+
+    @app.post("/")
+    @app.post("/predict")
+    def predict() -> Response:
+        arrived = time.monotonic()
+        if not request.is_json:
+            raise UnsupportedMediaType
+        asked = schemas.parse_request(
+            request.get_data(cache=False),
+            max_items=settings.max_items,
+            max_top_k=settings.max_top_k,
+        )
+        entries = [_prepare(answerer, item) for item in asked.items]
+        prepared = [entry for entry in entries if isinstance(entry, Prepared)]
+        bad = [(i, e) for i, e in enumerate(entries) if isinstance(e, InvalidInput)]
+        if not prepared:  # nothing to answer: the whole request is at fault
+            index, problem = bad[0]
+            status = problems.status_of(problem)
+            return problems.respond(problem, status, index if asked.many else None)
+        tokenized = time.monotonic()
+        inferred = turnstile.infer(prepared, arrived + settings.deadline_seconds)
+        started = time.monotonic()
+        answers = iter(_decode(answerer, prepared, inferred))
+        body = [
+            schemas.problem_body(entry, index)
+            if isinstance(entry, InvalidInput)
+            else schemas.answer_body(next(answers), entry.parameters.top_k)
+            for index, entry in enumerate(entries)
+        ]
+        response = _json(body if asked.many else body[0])
+        stages = {
+            "tokenize": tokenized - arrived,
+            "queue": inferred.waited,
+            "infer": inferred.ran,
+            "decode": time.monotonic() - started,
+        }
+        response.headers["Server-Timing"] = ", ".join(
+            f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in stages.items()
+        )
+        return response
+
+    @app.get("/health/live")
+    def live() -> Response:
+        return _json({"status": "live"})
+
+    @app.get("/health/ready")
+    def ready() -> Response:
+        if app.config["DRAINING"]:
+            raise NotReady("The service is shutting down: send requests to another one.")
+        return _json({"status": "ready"})
+
+    @app.get("/info")
+    def info() -> Response:
+        return _json(
+            {
+                "service": {
+                    "version": __version__,
+                    "onnxruntime": onnxruntime.__version__,
+                    "tokenizers": tokenizers.__version__,
+                },
+                "cpu": {"model": cpu_model(), "threads": answerer.threads},
+                "model": {"path": str(settings.model), **answerer.artifact.manifest},
+                "limits": {
+                    name: value
+                    for name, value in asdict(settings).items()
+                    if name.startswith("max_") or name.endswith("_seconds")
+                },
+            }
+        )
+
+    return app
+
+
+def _prepare(
+    answerer: QuestionAnswerer, item: schemas.Question | InvalidInput
+) -> Prepared | InvalidInput:
+    """Tokenize one item; a fault stays with the item, so the others keep their answers."""
+    if isinstance(item, InvalidInput):
+        return item
+    try:
+        return answerer.prepare(item.question, item.context, item.parameters)
+    except InvalidInput as problem:
+        return problem
+
+
+def _decode(
+    answerer: QuestionAnswerer, prepared: list[Prepared], inferred: Inferred
+) -> list[list[Answer]]:
+    answers, first = [], 0
+    for item in prepared:
+        last = first + len(item.windows)
+        answers.append(answerer.decode(item, inferred.logits[first:last]))
+        first = last
+    return answers
+
+
+def _json(body: object) -> Response:
+    return Response(schemas.encode(body), content_type="application/json")

@@ -1,0 +1,1 @@
+"""Owns the way from two texts to an answer span, torch-free; knows no HTTP, queue or setting."""

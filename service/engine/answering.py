@@ -1,0 +1,207 @@
+"""Owns the whole way from (question, context) to answers; knows no HTTP, queue or setting."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from service.engine.artifact import Artifact
+from service.engine.cpu import available_cpus
+from service.engine.parameters import Parameters
+from service.engine.session import Session, WindowLogits
+from service.engine.spans import (
+    TokenSpan,
+    WindowProbabilities,
+    count_spans,
+    normalise,
+    top_spans,
+)
+from service.engine.tokenization import TextTokenizer, TokenizedText
+from service.engine.windowing import Window, build_window, plan_windows
+from service.errors import InvalidInput
+
+# Most tokens, padding included, of one call of the session.
+TOKEN_BUDGET = 384
+# One question never becomes more windows than this: a doc_stride just under max_seq_len would
+# otherwise turn a page into a window per token.
+MAX_WINDOWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A piece of the context: `context[start:end] == answer`, in Unicode code points.
+
+    No answer is the empty text at 0. `score` is a probability, comparable between the answers of
+    one context.
+    """
+
+    answer: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One question tokenized and cut into windows, ready for the session."""
+
+    context: str
+    tokens: TokenizedText  # of the whole context
+    windows: tuple[Window, ...]
+    parameters: Parameters
+
+    @property
+    def token_count(self) -> int:
+        """Tokens the session must process, all windows together."""
+        return sum(len(window.ids) for window in self.windows)
+
+
+class QuestionAnswerer:
+    """A loaded artifact. Any thread may call any method; nothing is kept between calls."""
+
+    def __init__(
+        self, artifact: Artifact, *, threads: int | None = None, token_budget: int = TOKEN_BUDGET
+    ) -> None:
+        """Load tokenizer and graph; `threads` None takes every CPU this process may use.
+
+        Raises ArtifactError where either cannot be loaded.
+        """
+        self.artifact = artifact
+        self.threads = threads or available_cpus()
+        self._tokenizer = TextTokenizer(artifact)
+        self._session = Session(artifact, threads=self.threads, token_budget=token_budget)
+
+    def answer(
+        self, items: Sequence[tuple[str, str]], parameters: Parameters | None = None
+    ) -> list[list[Answer]]:
+        """Answer (question, context) pairs, each with min(top_k, available) spans, best first.
+
+        Raises InvalidInput for an empty text, invalid Unicode, or lengths that leave no room.
+        """
+        prepared = [self.prepare(*item, parameters or Parameters()) for item in items]
+        logits = self.infer([window for item in prepared for window in item.windows])
+        answers = []
+        for item in prepared:
+            answers.append(self.decode(item, logits[: len(item.windows)]))
+            logits = logits[len(item.windows) :]
+        return answers
+
+    def prepare(self, question: str, context: str, parameters: Parameters) -> Prepared:
+        """Tokenize and cut into windows. Raises as `answer` does."""
+        for field, text in (("question", question), ("context", context)):
+            if not text:
+                raise InvalidInput(f"The {field} is empty.", field=field)
+        template = self._tokenizer.template
+        question_ids = self._tokenizer.tokenize(question, "question").ids
+        question_ids = question_ids[: parameters.max_question_len]
+        tokens = self._tokenizer.tokenize(context, "context")
+        max_seq_len = min(parameters.max_seq_len, self.artifact.max_length)
+        room = max_seq_len - template.specials - len(question_ids)  # context tokens per window
+        if room < 1:
+            raise InvalidInput(
+                f"A window of {max_seq_len} tokens has no room for the context beside a question "
+                f"of {len(question_ids)} tokens: raise max_seq_len or lower max_question_len.",
+                field="parameters.max_seq_len",
+            )
+        spans = plan_windows(len(tokens.ids), room, parameters.overlap(max_seq_len))
+        if len(spans) > MAX_WINDOWS:
+            raise InvalidInput(
+                f"The context makes {len(spans)} windows where {MAX_WINDOWS} are allowed: "
+                "shorten it or lower doc_stride.",
+                field="context",
+            )
+        windows = tuple(
+            build_window(template, question_ids, tokens.ids, span, self.artifact.question_first)
+            for span in spans
+        )
+        return Prepared(context, tokens, windows, parameters)
+
+    def infer(self, windows: Sequence[Window]) -> list[WindowLogits]:
+        """Logits of every window, of one question or of many, in the order given."""
+        return self._session.run(windows)
+
+    def decode(self, prepared: Prepared, logits: Sequence[WindowLogits]) -> list[Answer]:
+        """Turn the logits of `prepared.windows` into answers, best first; never empty."""
+        parameters = prepared.parameters
+        probabilities, null_score = normalise(
+            prepared.windows, logits, per_window=parameters.scoring == "per_window"
+        )
+        answers = _best_answers(prepared, probabilities)
+        if parameters.handle_impossible_answer:
+            # Null wins where its log-odds over the best span exceed the threshold; at 0 that is
+            # upstream's plain comparison of scores.
+            threshold = parameters.null_threshold
+            if threshold is None:
+                threshold = self.artifact.null_threshold or 0.0
+            null = Answer("", 0, 0, null_score)
+            rank = null_score * math.exp(-threshold)
+            above = sum(answer.score >= rank for answer in answers)
+            answers.insert(above, null)
+        return answers[: parameters.top_k] or [Answer("", 0, 0, 0.0)]
+
+
+def _best_answers(prepared: Prepared, probabilities: list[WindowProbabilities]) -> list[Answer]:
+    """Distinct answers, best first: top_k of them, or fewer where there are no more.
+
+    As upstream, each window gives its 2 top_k + 10 likeliest spans, and those of equal text (case
+    ignored) are one answer with the summed score. Where that leaves fewer than top_k, upstream
+    stopped; here the search goes on, and what it finds later changes nothing found before.
+    """
+    parameters = prepared.parameters
+    wanted = parameters.top_k
+    count = wanted * 2 + 10 if parameters.align_to_words else wanted
+    available = max(count_spans(len(p.start), parameters.max_answer_len) for p in probabilities)
+    merged = _merge(prepared.context, _place(prepared, probabilities, count))
+    while len(merged) < wanted and count < available:
+        count *= 2
+        for key, answer in _merge(
+            prepared.context, _place(prepared, probabilities, count)
+        ).items():
+            merged.setdefault(key, answer)
+    return sorted(merged.values(), key=lambda answer: answer.score, reverse=True)
+
+
+def _place(
+    prepared: Prepared, probabilities: list[WindowProbabilities], count: int
+) -> list[tuple[int, int, float]]:
+    """The `count` likeliest spans of each window as (start, end, score) in the context.
+
+    In the windows' order for per-window scores, as upstream; else the likeliest first, so that of
+    equal texts the likeliest place is named.
+    """
+    parameters = prepared.parameters
+    found = [
+        (*_characters(prepared.tokens, window, span, parameters.align_to_words), span.score)
+        for window, chances in zip(prepared.windows, probabilities, strict=True)
+        for span in top_spans(chances, parameters.max_answer_len, count)
+    ]
+    if parameters.scoring == "global" and len(prepared.windows) > 1:
+        found.sort(key=lambda place: place[2], reverse=True)
+    return found
+
+
+def _characters(
+    tokens: TokenizedText, window: Window, span: TokenSpan, align_to_words: bool
+) -> tuple[int, int]:
+    """Code points of a token span, widened to whole words (within the window, as upstream)."""
+    first, last = window.first + span.first, window.first + span.last
+    words = tokens.words
+    first_word, last_word = words[first], words[last]
+    if align_to_words and first_word is not None and last_word is not None:
+        while first > window.first and words[first - 1] == first_word:
+            first -= 1
+        while last + 1 < window.last and words[last + 1] == last_word:
+            last += 1
+    return tokens.offsets[first][0], tokens.offsets[last][1]
+
+
+def _merge(context: str, found: Iterable[tuple[int, int, float]]) -> dict[str, Answer]:
+    """One answer per text, case ignored, at its first place and with the summed score."""
+    merged: dict[str, Answer] = {}
+    for start, end, score in found:
+        text = context[start:end]
+        key = text.lower()
+        if (known := merged.get(key)) is not None:
+            merged[key] = Answer(known.answer, known.start, known.end, known.score + score)
+        else:
+            merged[key] = Answer(text, start, end, score)
+    return merged

@@ -1,0 +1,87 @@
+"""Owns the ONNX Runtime session: batches of windows in, logits out; knows no text and no spans."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from service.engine.artifact import Artifact
+from service.engine.windowing import Batch, Window, batch_windows
+from service.errors import ArtifactError
+
+Logits = npt.NDArray[np.float32]
+
+_FEEDS = {"input_ids", "attention_mask", "token_type_ids"}
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLogits:
+    """The model's scores for one window, padding cut off; both (tokens,)."""
+
+    start: Logits
+    end: Logits
+
+
+class Session:
+    """One loaded model. `run` may be called from any thread; callers share one thread pool."""
+
+    def __init__(self, artifact: Artifact, *, threads: int, token_budget: int) -> None:
+        """Load the graph to run on `threads` cores, at most `token_budget` tokens at a time.
+
+        An int8 graph takes one window at a time: dynamic quantization scales a whole batch by its
+        largest activation, so an answer would depend on what happened to run beside it. From 128
+        tokens on that costs nothing; below it costs up to a fifth of the throughput.
+
+        Raises ArtifactError where ONNX Runtime refuses the graph or the graph asks for inputs
+        that no tokenizer gives.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only: warnings about the graph help no operator
+        # Threads spin inside a run, where the next kernel is microseconds away, and sleep
+        # between runs: an idle service must not burn a core of a small VM.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Every length is a new shape: patterns remembered per shape would only grow.
+        options.enable_mem_pattern = False
+        try:
+            self._session = ort.InferenceSession(
+                str(artifact.model_path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the C++ side raises its own family, rooted in Exception
+            raise ArtifactError(
+                f"ONNX Runtime {ort.__version__} cannot load {artifact.model_path}: {error}"
+            ) from error
+        self._inputs = {node.name for node in self._session.get_inputs()}
+        if unknown := self._inputs - _FEEDS:
+            raise ArtifactError(
+                f"{artifact.model_path} wants inputs nobody can give it: {sorted(unknown)}."
+            )
+        self._outputs = [artifact.start_output, artifact.end_output]
+        if missing := set(self._outputs) - {node.name for node in self._session.get_outputs()}:
+            raise ArtifactError(f"{artifact.model_path} has no outputs named {sorted(missing)}.")
+        self._pad_id = artifact.pad_id
+        self._token_budget = token_budget if artifact.precision == "fp32" else 1
+
+    def run(self, windows: Sequence[Window]) -> list[WindowLogits]:
+        """Logits of every window, in the order given."""
+        logits: list[WindowLogits | None] = [None] * len(windows)
+        for batch in batch_windows(windows, self._token_budget, self._pad_id):
+            start, end = self._run_batch(batch)  # (windows, padded tokens) each
+            for row, index in enumerate(batch.order):
+                tokens = len(windows[index].ids)
+                logits[index] = WindowLogits(start[row, :tokens], end[row, :tokens])
+        return [found for found in logits if found is not None]
+
+    def _run_batch(self, batch: Batch) -> tuple[Logits, Logits]:
+        feeds = {
+            "input_ids": batch.ids,
+            "attention_mask": batch.mask,
+            "token_type_ids": batch.types,
+        }
+        start, end = self._session.run(
+            self._outputs, {name: feeds[name] for name in self._inputs}
+        )
+        return np.asarray(start, dtype=np.float32), np.asarray(end, dtype=np.float32)

@@ -1,0 +1,113 @@
+"""Owns the search for the likeliest spans in logits; knows token indices only, no text."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.engine.session import WindowLogits
+from service.engine.windowing import Window
+
+Probabilities = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowProbabilities:
+    """Chance of each context token of one window to start or end the answer; (tokens,) each."""
+
+    start: Probabilities
+    end: Probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpan:
+    """An answer as context token indices, `last` included, both counted within its window."""
+
+    first: int
+    last: int
+    score: float
+
+
+def normalise(
+    windows: Sequence[Window], logits: Sequence[WindowLogits], *, per_window: bool
+) -> tuple[list[WindowProbabilities], float]:
+    """Softmax over context tokens and CLS; returns probabilities per window and the null score.
+
+    `per_window` is what the transformers pipeline did: every window sums to one, so a window
+    without the answer is as sure as the one that holds it, and the null score is the least of the
+    windows'. Otherwise all windows share one denominator (Clark and Gardner 2018, "shared
+    normalisation"), with the null counted once, from the window where it is least likely (Devlin
+    et al. 2019, SQuAD 2.0). For one window the two are the same.
+    """
+    starts, start_nulls = _split(windows, [found.start for found in logits])
+    ends, end_nulls = _split(windows, [found.end for found in logits])
+    groups = [[i] for i in range(len(windows))] if per_window else [list(range(len(windows)))]
+    probabilities: list[WindowProbabilities] = []
+    null_score = np.inf
+    for group in groups:
+        least = min(group, key=lambda i: start_nulls[i] + end_nulls[i])
+        start, start_null = _softmax([starts[i] for i in group], start_nulls[least])
+        end, end_null = _softmax([ends[i] for i in group], end_nulls[least])
+        probabilities += map(WindowProbabilities, start, end)
+        null_score = min(null_score, start_null * end_null)
+    return probabilities, float(null_score)
+
+
+def top_spans(
+    probabilities: WindowProbabilities, max_answer_len: int, count: int
+) -> Iterator[TokenSpan]:
+    """At most `count` spans of at most `max_answer_len` tokens, likeliest first.
+
+    A span's score is start probability times end probability. Memory is
+    O(tokens x max_answer_len): row s of the band holds the ends s, s+1, ...; upstream built the
+    whole (tokens, tokens) square.
+    """
+    tokens = len(probabilities.start)
+    width = min(max_answer_len, tokens)
+    if width == 0:
+        return
+    # Ends past the window score -1, below every real span, whose score may underflow to 0.
+    padded = np.concatenate((probabilities.end, np.zeros(width - 1, dtype=np.float32)))
+    ends = np.lib.stride_tricks.sliding_window_view(padded, width)  # (tokens, width)
+    scores = probabilities.start[:, None] * ends
+    for overhang in range(1, width):
+        scores[tokens - overhang, overhang:] = -1.0
+    flat = scores.ravel()
+    count = min(count, count_spans(tokens, max_answer_len))
+    if count == 1:
+        best = np.array([flat.argmax()])
+    else:
+        top = np.argpartition(-flat, count - 1)[:count]
+        best = top[np.argsort(-flat[top], kind="stable")]
+    for index in best.tolist():
+        first, length = divmod(index, width)
+        yield TokenSpan(first, first + length, float(flat[index]))
+
+
+def count_spans(tokens: int, max_answer_len: int) -> int:
+    """How many spans of at most `max_answer_len` tokens a window of `tokens` holds."""
+    width = min(max_answer_len, tokens)
+    return tokens * width - width * (width - 1) // 2
+
+
+def _split(
+    windows: Sequence[Window], logits: Sequence[Probabilities]
+) -> tuple[list[Probabilities], list[float]]:
+    """Context part (tokens,) and CLS logit of each window; -inf where there is no CLS."""
+    parts, nulls = [], []
+    for window, scores in zip(windows, logits, strict=True):
+        parts.append(scores[window.context_at : window.context_at + window.last - window.first])
+        nulls.append(-np.inf if window.cls_at is None else float(scores[window.cls_at]))
+    return parts, nulls
+
+
+def _softmax(parts: list[Probabilities], null: float) -> tuple[list[Probabilities], float]:
+    """One softmax over all parts and the null; float32 as upstream."""
+    peak = max([float(part.max()) for part in parts if len(part)] + [null])
+    if peak == -np.inf:  # no token and no CLS: nothing to share out
+        return parts, 0.0
+    exps = [np.exp(part - np.float32(peak)) for part in parts]
+    null_exp = float(np.exp(null - peak))
+    total = np.float32(sum(float(part.sum()) for part in exps) + null_exp)
+    return [part / total for part in exps], null_exp / float(total)

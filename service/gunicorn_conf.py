@@ -1,0 +1,84 @@
+"""Owns how gunicorn runs the app: processes, threads, signals, log lines; knows no routes."""
+
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+
+from service.engine.artifact import Artifact
+from service.settings import Settings
+
+# Threads beyond those that may wait for the model: they refuse the rest and answer health checks.
+_SPARE_THREADS = 16
+# Seconds an idle connection is kept: longer than the 60 s idle time-out of common load balancers,
+# so that the balancer, not this side, closes first and no request meets a closing socket.
+_KEEPALIVE = 75
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a heartbeat file, created unnamed by gunicorn
+
+
+class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type information
+    """gunicorn started from code, so that Settings is injected instead of read again.
+
+    The artifact is verified once, before anything forks. ONNX Runtime is imported in the workers
+    only: it starts threads when it is imported, which a fork loses, and then aborts at exit.
+    """
+
+    def __init__(self, settings: Settings, artifact: Artifact) -> None:
+        self.settings = settings
+        self.artifact = artifact
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in options(self.settings).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Called in each worker, after the fork."""
+        from service.app import create_app
+        from service.engine.answering import QuestionAnswerer
+
+        settings = self.settings
+        answerer = QuestionAnswerer(
+            self.artifact,
+            threads=settings.threads or None,
+            token_budget=settings.token_budget,
+        )
+        return create_app(settings, answerer)
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """gunicorn's own settings for ours."""
+    # An address with colons is IPv6 and needs brackets beside a port.
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return {
+        "bind": f"{host}:{settings.port}",
+        "proc_name": "qa-onnx",
+        "workers": settings.workers,
+        "worker_class": "gthread",
+        "threads": settings.max_waiting + 1 + _SPARE_THREADS,
+        "keepalive": _KEEPALIVE,
+        "graceful_timeout": settings.drain_seconds,
+        # Heartbeats on a disk that stalls would get healthy workers killed; a read-only container
+        # has no other place for them.
+        "worker_tmp_dir": str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None,
+        "control_socket_disable": True,  # it would need a writable home folder
+        "loglevel": settings.log_level,
+        "accesslog": "-" if settings.access_log else None,
+        "when_ready": _announce,
+        "pre_request": _notice_draining,
+    }
+
+
+def _announce(arbiter: Arbiter) -> None:
+    server: Server = arbiter.app
+    for listener in arbiter.LISTENERS:
+        arbiter.log.info("Serving %s at %s", server.artifact.path, listener)
+
+
+def _notice_draining(worker: Worker, request: object) -> None:
+    """Once stopping, answer what arrives on open connections, but be ready no more."""
+    if not worker.alive:
+        worker.wsgi.config["DRAINING"] = True

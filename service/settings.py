@@ -1,0 +1,105 @@
+"""Owns every setting of the service, its default and its limits; knows no one who uses them."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self, get_type_hints
+
+from service.errors import SettingsError
+
+PREFIX = "QA_"
+DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "models" / "default"
+
+_MEBIBYTE = 1 << 20
+
+
+def _setting(default: Any, text: str, *, least: float | None = None) -> Any:
+    """A field with its help text and, for numbers, the least value allowed."""
+    return field(default=default, metadata={"help": text, "least": least})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Read once at start, by `from_env`, and handed to whoever needs it. Flag > QA_NAME > default.
+
+    Counts are per worker process unless they say otherwise.
+    """
+
+    model: Path = _setting(DEFAULT_MODEL, "model folder made by 'python -m export'")
+    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
+    port: int = _setting(8000, "TCP port to listen on; 0 picks a free one", least=0)
+    workers: int = _setting(1, "worker processes; each holds a copy of the model", least=1)
+    threads: int = _setting(0, "CPU threads of one inference; 0 takes every CPU allowed", least=0)
+    token_budget: int = _setting(384, "most tokens of one call of an fp32 model", least=1)
+    max_body_bytes: int = _setting(2 * _MEBIBYTE, "largest request body", least=1)
+    max_items: int = _setting(128, "most questions in one request", least=1)
+    max_top_k: int = _setting(100, "largest top_k a request may ask for", least=1)
+    max_waiting: int = _setting(64, "requests that may wait for the model before 429", least=0)
+    max_waiting_tokens: int = _setting(
+        262_144, "tokens that may wait for the model before 429", least=1
+    )
+    deadline_seconds: float = _setting(30.0, "time allowed for one request", least=0.001)
+    drain_seconds: int = _setting(30, "time running requests get after SIGTERM", least=0)
+    log_level: str = _setting("info", "debug, info, warning or error")
+    access_log: bool = _setting(False, "log one line per request (never its texts)")
+
+    @classmethod
+    def from_env(
+        cls, flags: Mapping[str, object] | None = None, env: Mapping[str, str] | None = None
+    ) -> Self:
+        """Settings from `flags` (None values are absent flags), then `env`, then defaults.
+
+        Raises SettingsError naming the variable for an unknown QA_ name, an unreadable value and
+        one below its limit.
+        """
+        env = os.environ if env is None else env
+        names = {PREFIX + setting.name.upper(): setting.name for setting in fields(cls)}
+        values: dict[str, object] = {}
+        for variable, text in env.items():
+            if not variable.startswith(PREFIX):
+                continue
+            if variable not in names:
+                raise SettingsError(
+                    f"{variable} is not a setting: the settings are {', '.join(sorted(names))}.",
+                    field=variable,
+                )
+            values[names[variable]] = text
+        for name, value in (flags or {}).items():
+            if value is not None:
+                values[name] = value
+        types = get_type_hints(cls)
+        return cls(**{name: _convert(name, types[name], value) for name, value in values.items()})
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            least, value = setting.metadata["least"], getattr(self, setting.name)
+            if least is not None and value < least:
+                raise _bad(setting.name, value, f"a number of at least {least}")
+        if self.port > 65535:
+            raise _bad("port", self.port, "a TCP port, at most 65535")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise _bad("log_level", self.log_level, "debug, info, warning or error")
+
+
+def _convert(name: str, kind: type, value: object) -> object:
+    if kind is bool and isinstance(value, str):
+        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if value.lower() not in words:
+            raise _bad(name, value, "1 or 0")
+        return words[value.lower()]
+    if kind is Path and not str(value):
+        raise _bad(name, value, "a folder")
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        wanted = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
+        raise _bad(name, value, wanted) from None
+
+
+def _bad(name: str, value: object, wanted: str) -> SettingsError:
+    variable = PREFIX + name.upper()
+    return SettingsError(
+        f"{variable} (--{name.replace('_', '-')}) is {str(value)!r} and must be {wanted}.",
+        field=variable,
+    )
