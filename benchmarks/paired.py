@@ -22,6 +22,7 @@ from service.engine.cpu import available_cpus, cpu_model
 
 
 def main() -> int:
+    """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paired", description=__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder or hub id")
     parser.add_argument("--artifact", required=True, type=Path, help="an artifact of that model")

@@ -1,3 +1,10 @@
 """Owns the torch-free side of qa-onnx: an HTTP service around an exported model, and its engine."""
 
+import os
+
 __version__ = "0.1.0"
+
+# ONNX Runtime 1.29 and later reports its use to Microsoft from Linux too, from the moment it is
+# imported, with a device id on disk. Questions and contexts are not part of that, but a service
+# people run for themselves phones nobody. Whoever wants it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

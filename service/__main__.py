@@ -27,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = {f.name: getattr(options, f.name, None) for f in fields(Settings)}
     try:
         settings = Settings.from_env(flags)
-        logging.basicConfig(
-            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
-        )
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
         status: int = options.run(settings, options)
     except QAError as error:
         print(f"qa-onnx: {error.message}", file=sys.stderr)
@@ -64,9 +62,7 @@ def _answer(settings: Settings, options: argparse.Namespace) -> int:
     from service.engine.parameters import Parameters
 
     context = _read_context(options.context_file)
-    parameters = Parameters(
-        top_k=options.top_k, handle_impossible_answer=options.handle_impossible_answer
-    )
+    parameters = Parameters(top_k=options.top_k, handle_impossible_answer=options.handle_impossible_answer)
     answerer = QuestionAnswerer(
         load_artifact(settings.model),
         threads=settings.threads or None,
@@ -149,9 +145,7 @@ def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:
         flag = "--" + setting.name.replace("_", "-")
         text = f"{setting.metadata['help']} (QA_{setting.name.upper()}, default {setting.default})"
         if types[setting.name] is bool:
-            parser.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=None, help=text
-            )
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
             # Kept as text: Settings reads flags and environment alike, with one error message.
             parser.add_argument(flag, metavar=setting.name.upper(), help=text)

@@ -100,9 +100,7 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     return app
 
 
-def _prepare(
-    answerer: QuestionAnswerer, item: schemas.Question | InvalidInput
-) -> Prepared | InvalidInput:
+def _prepare(answerer: QuestionAnswerer, item: schemas.Question | InvalidInput) -> Prepared | InvalidInput:
     """Tokenize one item; a fault stays with the item, so the others keep their answers."""
     if isinstance(item, InvalidInput):
         return item
@@ -112,9 +110,7 @@ def _prepare(
         return problem
 
 
-def _decode(
-    answerer: QuestionAnswerer, prepared: list[Prepared], inferred: Inferred
-) -> list[list[Answer]]:
+def _decode(answerer: QuestionAnswerer, prepared: list[Prepared], inferred: Inferred) -> list[list[Answer]]:
     answers, first = [], 0
     for item in prepared:
         last = first + len(item.windows)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from service.engine.answering import Prepared, QuestionAnswerer
 from service.engine.session import WindowLogits
+from service.engine.windowing import Window
 from service.errors import DeadlineExceeded, Overloaded
 
 # A request with more tokens than this gives up the model between turns, so that one long document
@@ -65,7 +66,8 @@ class Turnstile:
         waited = ran = 0.0
         try:
             while len(logits) < len(windows):
-                turn, size = [], 0
+                turn: list[Window] = []
+                size = 0
                 for window in windows[len(logits) :]:
                     if turn and size + len(window.ids) > TURN_TOKENS:
                         break

@@ -72,9 +72,7 @@ def install(app: Flask) -> None:
         problem.code = code
         response = respond(problem, status)
         if status == 405:  # RFC 9110: a 405 must name the methods allowed
-            response.headers.extend(
-                (name, value) for name, value in error.get_headers() if name == "Allow"
-            )
+            response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
         return response
 
     @app.errorhandler(Exception)
@@ -82,9 +80,7 @@ def install(app: Flask) -> None:
         # The traceback's code lines are ours; its message could quote the user, so only its type
         # is logged with the places it passed.
         _log.error("%s", _places(error))
-        return respond(
-            UnexpectedError("The service failed on this request; the cause is in its log."), 500
-        )
+        return respond(UnexpectedError("The service failed on this request; the cause is in its log."), 500)
 
 
 def _places(error: BaseException) -> str:

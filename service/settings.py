@@ -36,9 +36,7 @@ class Settings:
     max_items: int = _setting(128, "most questions in one request", least=1)
     max_top_k: int = _setting(100, "largest top_k a request may ask for", least=1)
     max_waiting: int = _setting(64, "requests that may wait for the model before 429", least=0)
-    max_waiting_tokens: int = _setting(
-        262_144, "tokens that may wait for the model before 429", least=1
-    )
+    max_waiting_tokens: int = _setting(262_144, "tokens that may wait for the model before 429", least=1)
     deadline_seconds: float = _setting(30.0, "time allowed for one request", least=0.001)
     drain_seconds: int = _setting(30, "time running requests get after SIGTERM", least=0)
     log_level: str = _setting("info", "debug, info, warning or error")
@@ -65,11 +63,12 @@ class Settings:
                     field=variable,
                 )
             values[names[variable]] = text
-        for name, value in (flags or {}).items():
-            if value is not None:
-                values[name] = value
+        values.update({name: value for name, value in (flags or {}).items() if value is not None})
         types = get_type_hints(cls)
-        return cls(**{name: _convert(name, types[name], value) for name, value in values.items()})
+        converted: dict[str, Any] = {
+            name: _convert(name, types[name], value) for name, value in values.items()
+        }
+        return cls(**converted)
 
     def __post_init__(self) -> None:
         for setting in fields(self):

@@ -153,9 +153,7 @@ def _best_answers(prepared: Prepared, probabilities: list[WindowProbabilities]) 
     merged = _merge(prepared.context, _place(prepared, probabilities, count))
     while len(merged) < wanted and count < available:
         count *= 2
-        for key, answer in _merge(
-            prepared.context, _place(prepared, probabilities, count)
-        ).items():
+        for key, answer in _merge(prepared.context, _place(prepared, probabilities, count)).items():
             merged.setdefault(key, answer)
     return sorted(merged.values(), key=lambda answer: answer.score, reverse=True)
 

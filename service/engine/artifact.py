@@ -78,9 +78,7 @@ def load_artifact(path: Path, *, verify: bool = True) -> Artifact:
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST_FILE
     if not path.is_dir():
-        raise ArtifactError(
-            f"There is no model folder at {path}: name one made by 'python -m export'."
-        )
+        raise ArtifactError(f"There is no model folder at {path}: name one made by 'python -m export'.")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -21,10 +21,8 @@ def available_cpus(root: Path = Path("/")) -> int:
     threads is throttled for most of every scheduling period. A quota of 1.5 CPUs counts as 2.
     `root` is the filesystem root to read /proc and /sys under.
     """
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:  # macOS has no affinity mask and no cgroups
-        count = os.cpu_count() or 1
+    # macOS has no affinity mask and no cgroups.
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota(root)
     return max(1, count if quota is None else min(count, math.ceil(quota)))
 

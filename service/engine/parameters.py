@@ -46,9 +46,7 @@ class Parameters:
                 field="parameters.scoring",
             )
         if self.null_threshold is not None and not math.isfinite(self.null_threshold):
-            raise InvalidInput(
-                "null_threshold must be a finite number.", field="parameters.null_threshold"
-            )
+            raise InvalidInput("null_threshold must be a finite number.", field="parameters.null_threshold")
 
     def overlap(self, max_seq_len: int) -> int:
         """Tokens shared by neighbouring windows when one takes `max_seq_len` (upstream's rule)."""

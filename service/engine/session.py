@@ -56,9 +56,7 @@ class Session:
             ) from error
         self._inputs = {node.name for node in self._session.get_inputs()}
         if unknown := self._inputs - _FEEDS:
-            raise ArtifactError(
-                f"{artifact.model_path} wants inputs nobody can give it: {sorted(unknown)}."
-            )
+            raise ArtifactError(f"{artifact.model_path} wants inputs nobody can give it: {sorted(unknown)}.")
         self._outputs = [artifact.start_output, artifact.end_output]
         if missing := set(self._outputs) - {node.name for node in self._session.get_outputs()}:
             raise ArtifactError(f"{artifact.model_path} has no outputs named {sorted(missing)}.")
@@ -81,7 +79,5 @@ class Session:
             "attention_mask": batch.mask,
             "token_type_ids": batch.types,
         }
-        start, end = self._session.run(
-            self._outputs, {name: feeds[name] for name in self._inputs}
-        )
+        start, end = self._session.run(self._outputs, {name: feeds[name] for name in self._inputs})
         return np.asarray(start, dtype=np.float32), np.asarray(end, dtype=np.float32)

@@ -54,9 +54,7 @@ def normalise(
     return probabilities, float(null_score)
 
 
-def top_spans(
-    probabilities: WindowProbabilities, max_answer_len: int, count: int
-) -> Iterator[TokenSpan]:
+def top_spans(probabilities: WindowProbabilities, max_answer_len: int, count: int) -> Iterator[TokenSpan]:
     """At most `count` spans of at most `max_answer_len` tokens, likeliest first.
 
     A span's score is start probability times end probability. Memory is

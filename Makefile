@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+.PHONY: help serve test export lint image clean
+
+# The environment of the service, and that of everything else (export, tests, checks).
+RUNTIME := .venv
+DEV := .venv-dev
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+serve: ## Answer over HTTP (QA_PORT, QA_MODEL and the other QA_ settings apply)
+	@deploy/install.sh runtime $(RUNTIME)
+	@exec $(RUNTIME)/bin/python -m service serve
+
+test: ## Run all tests
+	@deploy/install.sh runtime $(RUNTIME)
+	@deploy/install.sh dev $(DEV)
+	$(DEV)/bin/python -m pytest $(TESTS)
+
+export: ## Export a model: make export MODEL=hub-id-or-folder OUTPUT=folder [FLAGS=...]
+	@test -n "$(MODEL)" -a -n "$(OUTPUT)" || { echo "usage: make export MODEL=... OUTPUT=..." >&2; exit 2; }
+	@deploy/install.sh dev $(DEV)
+	$(DEV)/bin/python -m export --model "$(MODEL)" --output "$(OUTPUT)" $(FLAGS)
+
+lint: ## Check style, types and pinned requirements
+	@deploy/install.sh dev $(DEV)
+	$(DEV)/bin/ruff check
+	$(DEV)/bin/ruff format --check
+	$(DEV)/bin/mypy
+	$(DEV)/bin/python deploy/requirements.py --check
+
+image: ## Build the Docker image qa with the model that comes along (MODEL=... for another)
+	DOCKER_BUILDKIT=1 docker build --build-arg MODEL="$(or $(MODEL),default)" -t qa .
+
+clean: ## Remove the environments and caches
+	rm -rf $(RUNTIME) $(DEV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

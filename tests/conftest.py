@@ -1,0 +1,26 @@
+"""What tests of several folders share: the run-time environment and a free port."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def runtime_python() -> Path:
+    """The interpreter of the environment that holds the run-time packages and nothing else."""
+    python = ROOT / ".venv/bin/python"
+    if not python.exists():
+        pytest.skip("there is no run-time environment: `make test` makes it")
+    return python
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of the loopback interface that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,186 @@
+"""Builds the image and runs it as an operator would; prints the figures, and skips without Docker."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = "python:3.11-slim-bookworm"
+MEGABYTE = 1_000_000
+QUESTION = {
+    "question": "Who wrote the letter?",
+    "context": "The letter was written by Amelia Hart in the spring of 1902.",
+}
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A client that can build with BuildKit, and an engine behind it."""
+
+    program: str
+
+    def __call__(self, *arguments: str, check: bool = True) -> str:
+        done = subprocess.run(
+            [self.program, *arguments],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"DOCKER_BUILDKIT": "1"},
+            cwd=ROOT,
+        )
+        assert not check or done.returncode == 0, done.stderr[-4000:]
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Docker:
+    # Of several clients on PATH only some may have BuildKit: build nothing with each.
+    probe = tmp_path_factory.mktemp("probe")
+    (probe / "Dockerfile").write_text("FROM scratch\nLABEL probe=1\n")
+    for folder in os.get_exec_path():
+        program = shutil.which("docker", path=folder)
+        if program:
+            built = subprocess.run(
+                [program, "build", "-q", str(probe)],
+                capture_output=True,
+                env=os.environ | {"DOCKER_BUILDKIT": "1"},
+            )
+            if built.returncode == 0:
+                return Docker(program)
+    pytest.skip("no Docker engine with BuildKit is running")
+
+
+@pytest.fixture(scope="session")
+def image(docker: Docker) -> Iterator[str]:
+    if not (ROOT / "models/default/manifest.json").is_file():
+        pytest.skip("there is no default model to put into the image")
+    name = f"qa-test:{uuid.uuid4().hex[:8]}"
+    docker("build", "--network", "host", "--build-arg", "MODEL=default", "-t", name, ".")
+    yield name
+    docker("rmi", "-f", name)
+
+
+@dataclass(frozen=True)
+class Container:
+    docker: Docker
+    id: str
+    port: int
+    seconds_to_answer: float
+
+    def ask(self) -> dict[str, object]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/predict",
+            json.dumps(QUESTION).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer: dict[str, object] = json.load(response)
+        return answer
+
+    def pss_bytes(self) -> int:
+        """Memory of every process of the container, shared pages divided among their users."""
+        total = 0
+        for line in self.docker("top", self.id, "-o", "pid").splitlines()[1:]:
+            rollup = Path(f"/proc/{int(line)}/smaps_rollup").read_text()
+            total += sum(int(row.split()[1]) * 1024 for row in rollup.splitlines() if row.startswith("Pss:"))
+        return total
+
+
+@pytest.fixture
+def container(docker: Docker, image: str, free_port: int) -> Iterator[Container]:
+    started = time.monotonic()
+    # The host's network, since publishing a port wants packet filters not every engine may set.
+    name = docker(
+        *("run", "-d", "--network", "host", "--read-only", "--cap-drop", "ALL"),
+        *("--security-opt", "no-new-privileges", "--pids-limit", "256"),
+        *("-e", f"QA_PORT={free_port}", "-e", "QA_HOST=127.0.0.1", image),
+    )
+    running = Container(docker, name, free_port, 0.0)
+    try:
+        while True:
+            try:
+                running.ask()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert time.monotonic() - started < 60, docker("logs", name)
+                time.sleep(0.01)
+        yield Container(docker, name, free_port, time.monotonic() - started)
+    finally:
+        docker("rm", "-f", name, check=False)
+
+
+def test_answers_from_a_read_only_root_as_nobody(docker: Docker, container: Container) -> None:
+    answer = container.ask()
+    assert answer["answer"] == "Amelia Hart"
+    assert QUESTION["context"][26:37] == "Amelia Hart"
+    assert (answer["start"], answer["end"]) == (26, 37)
+    user = docker("inspect", "-f", "{{.Config.User}}", container.id)
+    assert user.split(":")[0].isdigit()
+    assert user.split(":")[0] != "0"
+    assert docker("exec", container.id, "id", "-u") == user.split(":")[0]
+
+
+def test_figures(docker: Docker, image: str, container: Container) -> None:
+    def size(name: str) -> int:
+        return int(docker("image", "inspect", "-f", "{{.Size}}", name))
+
+    over_base = (size(image) - size(BASE)) / MEGABYTE
+    for _ in range(50):
+        container.ask()
+    memory = container.pss_bytes() / MEGABYTE
+    print(
+        f"\nimage {over_base:.0f} MB over its base; "
+        f"start to first answer {container.seconds_to_answer:.2f} s; "
+        f"PSS of all processes {memory:.0f} MB"
+    )
+    assert over_base <= 150
+    assert memory <= 150
+
+
+def test_has_no_build_time_packages(docker: Docker, image: str) -> None:
+    found = docker(
+        *("run", "--rm", "--entrypoint", "python", image, "-c"),
+        "import importlib.util as u; print([n for n in "
+        "('torch', 'transformers', 'optimum', 'onnx', 'pip') if u.find_spec(n)])",
+    )
+    assert found == "[]"
+
+
+def test_becomes_healthy(docker: Docker, container: Container) -> None:
+    deadline = time.monotonic() + 60
+    while docker("inspect", "-f", "{{.State.Health.Status}}", container.id) != "healthy":
+        assert time.monotonic() < deadline, docker("inspect", container.id)
+        time.sleep(0.5)
+
+
+def test_stops_cleanly(docker: Docker, container: Container) -> None:
+    docker("stop", "-t", "30", container.id)
+    assert docker("inspect", "-f", "{{.State.ExitCode}}", container.id) == "0"
+
+
+def test_refuses_an_altered_model(docker: Docker, image: str, tmp_path: Path) -> None:
+    altered = tmp_path / "model"
+    shutil.copytree(ROOT / "models/default", altered)
+    with (altered / "model.onnx").open("r+b") as file:
+        file.seek(1000)
+        byte = file.read(1)
+        file.seek(1000)
+        file.write(bytes([byte[0] ^ 1]))
+    altered.chmod(0o755)
+    done = subprocess.run(
+        [docker.program, "run", "--rm", "-v", f"{altered}:/model:ro", "-e", "QA_MODEL=/model", image],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "/model/model.onnx" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,119 @@
+"""Holds the structure: one-way imports, small files that say what they own, one reader of settings."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# A module may import from its own row's modules to the left, and from any row above.
+LAYERS = [
+    ["service", "service.errors"],
+    ["service.settings"],
+    ["service.engine"],
+    ["service.engine.cpu"],
+    ["service.engine.parameters"],
+    ["service.engine.artifact"],
+    ["service.engine.tokenization"],
+    ["service.engine.windowing"],
+    ["service.engine.session"],
+    ["service.engine.spans"],
+    ["service.engine.answering"],
+    ["service.batching"],
+    ["service.schemas", "service.metrics", "service.problems"],
+    ["service.app"],
+    ["service.gunicorn_conf"],
+    ["service.bench"],
+    ["service.__main__"],
+]
+RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+BUILD_SIDE = {"export", "torch", "transformers", "optimum", "onnx", "huggingface_hub"}
+VAGUE = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
+
+
+def modules(*folders: str) -> list[Path]:
+    return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+
+
+def dotted(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module named by an import statement, wherever in the file; `from a import b` names a.b
+    where that is a module."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in RANK else node.module
+
+
+def rank(module: str) -> int | None:
+    """Rank of a service module; of its nearest listed parent for packages below one."""
+    while module:
+        if module in RANK:
+            return RANK[module]
+        module = module.rpartition(".")[0]
+    return None
+
+
+@pytest.mark.parametrize("file", modules("service"), ids=dotted)
+def test_the_service_imports_one_way(file: Path) -> None:
+    own = rank(dotted(file))
+    assert own is not None, f"{dotted(file)} has no place in LAYERS"
+    for name in imports(file):
+        assert name.partition(".")[0] not in BUILD_SIDE, f"{dotted(file)} imports {name}"
+        if name.partition(".")[0] == "service" and name != dotted(file):
+            other = rank(name)
+            assert other is not None
+            same_package = name.startswith(dotted(file) + ".") or dotted(file).startswith(name + ".")
+            assert other < own or (other == own and (name in LAYERS[own] or same_package)), (
+                f"{dotted(file)} imports {name}, which comes after it"
+            )
+
+
+@pytest.mark.parametrize("file", modules("export"), ids=dotted)
+def test_the_export_side_uses_the_engine_and_no_more(file: Path) -> None:
+    for name in imports(file):
+        if name.partition(".")[0] == "service":
+            assert name in ("service", "service.errors") or name.startswith("service.engine"), (
+                f"{dotted(file)} imports {name}"
+            )
+
+
+@pytest.mark.parametrize("file", modules("service", "export", "benchmarks", "deploy"), ids=dotted)
+def test_files_are_small_and_say_what_they_own(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300
+    assert not VAGUE & set(file.relative_to(ROOT).with_suffix("").parts)
+    documentation = ast.get_docstring(ast.parse(text))
+    assert documentation
+    assert documentation.splitlines()[0].endswith(".")
+
+
+@pytest.mark.parametrize("file", modules("service"), ids=dotted)
+def test_only_settings_read_the_environment(file: Path) -> None:
+    reads = [
+        node
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute | ast.Name | ast.alias)
+        and getattr(node, "attr", getattr(node, "id", getattr(node, "name", "")))
+        in ("environ", "environb", "getenv", "getenvb")
+    ]
+    # service/__init__.py sets one variable for ONNX Runtime before anything can import it.
+    if dotted(file) not in ("service.settings", "service"):
+        assert not reads
+
+
+def test_the_test_itself_sees_a_wrong_import(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text("def f():\n    from service import app\n    import torch.nn\n")
+    assert list(imports(file)) == ["service.app", "torch.nn"]
+    assert RANK["service.app"] > RANK["service.engine.spans"]

@@ -1,0 +1,77 @@
+"""Holds what `make lint` holds: style, types, and requirements that follow from pyproject.toml."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_style() -> None:
+    run("ruff", "check")
+    run("ruff", "format", "--check")
+
+
+def test_types() -> None:
+    run("mypy")
+
+
+@pytest.fixture
+def requirements() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("requirements", ROOT / "deploy/requirements.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for file in [ROOT / "pyproject.toml", *ROOT.glob("requirements*.txt")]:
+        shutil.copy(file, tmp_path)
+    return tmp_path
+
+
+def test_requirements_follow_from_the_project(requirements: ModuleType) -> None:
+    assert requirements.faults(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "fault"),
+    [
+        ("requirements.txt", "flask==3.1.3\n", "", "requirements.txt lacks flask."),
+        ("requirements.txt", "flask==", "flask>=", "is no exact pin"),
+        ("requirements.txt", "flask==3.1.3", "flask==2.0.0", "pyproject.toml wants flask"),
+        ("requirements-dev.txt", "numpy==", "numpy==2.0.0.", "the smaller file"),
+        ("requirements.txt", "jinja2", "huggingface-hub==0.1\njinja2", "which is left out"),
+        ("requirements-export.txt", "torch==2.13.0", "torch==2.12.0", "pyproject.toml wants torch"),
+    ],
+)
+def test_a_tampered_requirement_is_found(
+    requirements: ModuleType, copy: Path, name: str, old: str, new: str, fault: str
+) -> None:
+    file = copy / name
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    assert any(fault in found for found in requirements.faults(copy))
+
+
+def test_the_installer_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [ROOT / "deploy/install.sh", "everything", tmp_path / "venv"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "usage" in done.stderr
+    assert not (tmp_path / "venv").exists()
