@@ -1,0 +1,239 @@
+"""Owns the command line and the order of the stages: `python -m export`; knows no stage's inside."""
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers.utils.logging import disable_progress_bar
+
+from export import choose, convert, manifest, optimize, quantize, verify
+from export.errors import ExportError
+from export.source import Source, resolve
+from export.squad import DataError
+from service.engine.answering import QuestionAnswerer
+from service.engine.artifact import MODEL_FILE, load_artifact
+from service.engine.cpu import TARGETS, supports
+from service.errors import QAError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export; exit status 2 with one sentence, and nothing written, for what a user can put right."""
+    options = _parser().parse_args(arguments)
+    _quiet()
+    try:
+        _export(options)
+    except (ExportError, DataError, QAError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _export(options: argparse.Namespace) -> None:
+    output: Path = options.output
+    manifest.check_output(output)
+    recipes = _recipes(options)
+    if options.precision == "int8" and not supports(options.target):
+        raise ExportError(
+            f"This CPU cannot run what is made for {options.target}, so nothing could be verified: "
+            "export on one that can, or with --target portable."
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        with _stage("source"):
+            source = resolve(options.model, options.revision, options.trust_remote_code)
+        finished = _build(source, options, recipes, work)
+        manifest.publish(finished, output)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(f"{output} is ready: python -m service serve --model {output}", file=sys.stderr)
+
+
+def _build(
+    source: Source, options: argparse.Namespace, recipes: Sequence[quantize.Recipe], work: Path
+) -> Path:
+    """Every stage between source and publication; returns the finished folder inside `work`."""
+    with _stage("convert") as note:
+        plain = convert.convert(source, work / "convert")
+        facts = convert.save_tokenizer(source, work, options.max_seq_length)
+        quantize.strip(plain)
+        note(plain)
+    opset = convert.opset(plain)
+
+    def load(graph: Path, recipe: quantize.Recipe, precision: str) -> QuestionAnswerer:
+        """An artifact folder around one graph, loaded as the service would."""
+        folder = work / recipe.name
+        folder.mkdir(exist_ok=True)
+        shutil.move(graph, folder / MODEL_FILE)
+        shutil.copy(work / "tokenizer.json", folder)
+        described(folder, recipe, precision, {}, None)
+        return QuestionAnswerer(load_artifact(folder))
+
+    def described(
+        folder: Path, recipe: quantize.Recipe, precision: str, quality: dict[str, Any], null: float | None
+    ) -> None:
+        manifest.write(
+            folder,
+            source,
+            facts,
+            precision=precision,
+            target=options.target if precision == "int8" else "portable",
+            recipe=recipe.name,
+            opset=opset,
+            inputs=convert.inputs(folder / MODEL_FILE),
+            null_threshold=null,
+            quality=quality,
+        )
+
+    fused: Path | None = None
+    if any(recipe.fused for recipe in recipes):
+        with _stage("optimize") as note:
+            fused = work / "fused.onnx"
+            if optimize.fusible(source.architecture) and optimize.fuse(plain, source.config, fused):
+                quantize.strip(fused)
+                note(fused)
+            else:
+                fused = None
+                note(f"no fusions for {source.architecture}, the graph stays as it is")
+    recipes = [recipe for recipe in recipes if fused is not None or not recipe.fused]
+    if not recipes:
+        raise ExportError(
+            f"There are no fusions for {source.architecture} models: name a plain recipe, or none."
+        )
+    graphs = {False: plain, True: fused}
+    quantized: dict[str, Path] = {}
+    if options.precision == "int8":
+        for recipe in recipes:
+            with _stage("quantize") as note:
+                graph = graphs[recipe.fused]
+                assert graph is not None  # noqa: S101 - recipes without a graph are gone
+                quantized[recipe.name] = work / f"{recipe.name}.onnx"
+                quantize.quantize(graph, recipe, options.target, quantized[recipe.name])
+                quantize.strip(quantized[recipe.name])
+                note(quantized[recipe.name], recipe.name)
+    with _stage("verify") as note:
+        reference = load(plain, quantize.FP32[0], "fp32")
+        difference = verify.check_conversion(source, reference)
+        note(f"torch and fp32 ONNX differ by {difference:.1e} of the logits' spread")
+    quality: dict[str, Any] = {"conversion_error": float(f"{difference:.2e}")}
+    candidates = []
+    for recipe in recipes:
+        if options.precision == "int8":
+            answerer = load(quantized[recipe.name], recipe, "int8")
+        elif recipe.fused:
+            assert fused is not None  # noqa: S101 - recipes without a graph are gone
+            answerer = load(fused, recipe, "fp32")
+        else:
+            answerer = reference
+        candidates.append(choose.Candidate(recipe, answerer.artifact.model_path, answerer))
+    gate = choose.Gate(options.evaluate, options.evaluate_limit, options.min_f1_ratio)
+    with _stage("evaluate"):
+        chosen, results, scores = choose.choose(reference, candidates, gate)
+    print(choose.table(results), file=sys.stderr)
+    quality["candidates"] = [result.row() for result in results]
+    null = None
+    if scores is not None and chosen.evaluation is not None:
+        null = chosen.evaluation.null_threshold
+        quality["evaluation"] = {
+            "file": options.evaluate.name,
+            "questions": scores.questions,
+            "fp32": {"exact_match": round(scores.exact_match, 2), "f1": round(scores.f1, 2)},
+            "chosen": {
+                "exact_match": round(chosen.evaluation.exact_match, 2),
+                "f1": round(chosen.evaluation.f1, 2),
+            },
+        }
+    folder = chosen.candidate.file.parent
+    described(folder, chosen.candidate.recipe, options.precision, quality, null)
+    return folder
+
+
+def _recipes(options: argparse.Namespace) -> Sequence[quantize.Recipe]:
+    known = quantize.INT8 if options.precision == "int8" else quantize.FP32
+    if options.recipe is None:
+        # fp32 is asked for as a reference: the graph as converted, nothing rounded otherwise.
+        return known if options.precision == "int8" else known[:1]
+    named = [recipe for recipe in known if recipe.name == options.recipe]
+    if not named:
+        raise ExportError(
+            f"There is no {options.precision} recipe {options.recipe}: the recipes are "
+            f"{', '.join(recipe.name for recipe in known)}."
+        )
+    return named
+
+
+class _Note:
+    """What a stage says of its result, beside its time."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __call__(self, result: Path | str, name: str = "") -> None:
+        if isinstance(result, Path):
+            self.text = f"{result.stat().st_size / 1e6:.1f} MB  {name}"
+        else:
+            self.text = result
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[_Note]:
+    """One progress line per stage: its name, seconds and what it made."""
+    note = _Note()
+    started = time.monotonic()
+    yield note
+    print(f"{name:<10}{time.monotonic() - started:>7.1f} s  {note.text}".rstrip(), file=sys.stderr)
+
+
+def _quiet() -> None:
+    """Keep the libraries' remarks about themselves out of the progress lines."""
+    warnings.simplefilter("ignore")
+    logging.getLogger().setLevel(logging.ERROR)
+    for name in ("optimum", "transformers", "onnxruntime", "torch.onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call] # transformers'
+    disable_progress_bar()  # type: ignore[no-untyped-call] # transformers'
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Export a Hugging Face question-answering model to a verified ONNX artifact.",
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="SOURCE", help="hub id or local folder (safetensors)")
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder to write; an older artifact there is replaced",
+    )
+    add("--revision", metavar="SHA", help="commit, tag or branch of a hub model")
+    add("--precision", choices=("int8", "fp32"), default="int8")
+    add("--target", choices=TARGETS, default="portable", help="CPUs the int8 model is for (default: all)")
+    add("--recipe", metavar="NAME", help="take this recipe instead of the fastest that passes")
+    add("--max-seq-length", type=int, metavar="N", help="most tokens of a window")
+    add("--evaluate", type=Path, metavar="SQUAD.json", help="judge candidates by F1 on this file")
+    add("--evaluate-limit", type=int, metavar="N", help="on a seeded sample of N questions")
+    add(
+        "--min-f1-ratio",
+        type=float,
+        default=0.99,
+        metavar="R",
+        help="least share of fp32's F1 (default 0.99)",
+    )
+    add("--trust-remote-code", action="store_true", help="run code that the model brings along")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

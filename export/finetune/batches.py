@@ -1,0 +1,83 @@
+"""Owns the order of training windows and their padding into tensors; knows no model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.finetune.examples import Feature
+from export.finetune.teacher import Soft
+
+POOL = 50  # batches sorted by length together: near-zero padding, still a random order
+LENGTH_STEP = 32  # tokens; few distinct lengths keep compiled kernels and allocations few
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded windows; B windows of T tokens. The teacher's part is None without a teacher."""
+
+    ids: torch.Tensor  # (B, T) int64
+    mask: torch.Tensor  # (B, T) int64, 1 for a real token
+    types: torch.Tensor  # (B, T) int64
+    allowed: torch.Tensor  # (B, T) bool, context tokens and CLS: where an answer can be
+    targets: torch.Tensor  # (B, T, 2) float32, start and end, each summing to 1 over T
+    soft: torch.Tensor | None  # (B, T, 2) float32, the teacher's
+    taught: torch.Tensor | None  # (B,) bool, whether the teacher's part is known
+
+
+def plan_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Indices of windows, batch by batch, windows of like length together.
+
+    The order depends on (seed, epoch) alone, so that a resumed run finds its place by number.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(lengths))
+    length = np.asarray(lengths)
+    batches: list[NDArray[np.int64]] = []
+    for first in range(0, len(order), batch_size * POOL):
+        pool = order[first : first + batch_size * POOL]
+        pool = pool[np.argsort(length[pool], kind="stable")]
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def collate(features: Sequence[Feature], soft: Sequence[Soft | None] | None, pad_id: int) -> Batch:
+    """Pad windows on the right to the longest, rounded up to LENGTH_STEP."""
+    rows = len(features)
+    width = -(-max(len(feature.ids) for feature in features) // LENGTH_STEP) * LENGTH_STEP
+    ids = np.full((rows, width), pad_id, dtype=np.int64)
+    mask = np.zeros((rows, width), dtype=np.int64)
+    types = np.zeros((rows, width), dtype=np.int64)
+    allowed = np.zeros((rows, width), dtype=np.bool_)
+    targets = np.zeros((rows, width, 2), dtype=np.float32)
+    for row, feature in enumerate(features):
+        tokens = len(feature.ids)
+        ids[row, :tokens] = feature.ids
+        mask[row, :tokens] = 1
+        types[row, :tokens] = feature.types
+        allowed[row, :tokens] = feature.offsets[:, 0] >= 0
+        allowed[row, feature.cls_at] = True
+        for side, places in enumerate((feature.starts, feature.ends)):
+            np.add.at(targets[row, :, side], list(places), np.float32(1 / len(places)))
+    return Batch(
+        torch.from_numpy(ids),
+        torch.from_numpy(mask),
+        torch.from_numpy(types),
+        torch.from_numpy(allowed),
+        torch.from_numpy(targets),
+        *_collate_soft(soft, width),
+    )
+
+
+def _collate_soft(
+    soft: Sequence[Soft | None] | None, width: int
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    if soft is None:
+        return None, None
+    rows = np.zeros((len(soft), width, 2), dtype=np.float32)
+    for row, values in enumerate(soft):
+        if values is not None:
+            rows[row, : len(values)] = values
+    return torch.from_numpy(rows), torch.tensor([values is not None for values in soft])

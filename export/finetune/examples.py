@@ -1,0 +1,159 @@
+"""Owns the way from SQuAD questions to tokenised training windows; knows no model and no batch."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from export.squad import Answer, Question, SquadFile
+
+MAX_QUESTION_TOKENS = 64  # as in the transformers pipeline; the rest of a longer question is cut
+TRIES = 50  # paragraphs drawn for one no-answer example before it is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question, a context and the distinct answers in it; none means "not answered here"."""
+
+    question: str
+    context: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no single truth value
+class Feature:
+    """One window of one example, ready for the model."""
+
+    example: Example
+    ids: NDArray[np.int32]  # (tokens,)
+    types: NDArray[np.int8]  # (tokens,) token_type_ids
+    offsets: NDArray[np.int32]  # (tokens, 2) code points into the context; -1 outside of it
+    cls_at: int  # the index of CLS, the target of "no answer"
+    starts: tuple[int, ...]  # the target tokens, one per answer; the weight is shared equally
+    ends: tuple[int, ...]  # inclusive
+
+
+def build_examples(file: SquadFile, no_answer_fraction: float, seed: str) -> list[Example]:
+    """The file's trainable questions, and `no_answer_fraction` as many with a foreign context.
+
+    The foreign paragraph is drawn from the same file, so that style does not give it away. It
+    contains none of the gold texts, and the file does not ask the same question of it.
+    """
+    known = [question for question in file.questions if question.trainable]
+    examples = [
+        Example(question.question, question.context, tuple(dict.fromkeys(question.answers)))
+        for question in known
+    ]
+    answered = [question for question in known if question.answers]
+    contexts = list(dict.fromkeys(question.context for question in known))
+    asked = {(question.question.casefold(), question.context) for question in file.questions}
+    rng = random.Random(seed)  # repeatable, not secret
+    wanted = round(no_answer_fraction * len(answered))
+    order = [i for _ in range(wanted // max(len(answered), 1)) for i in range(len(answered))]
+    order += rng.sample(range(len(answered)), wanted - len(order))
+    for i in order:
+        context = _foreign_context(answered[i], contexts, asked, rng)
+        if context is not None:
+            examples.append(Example(answered[i].question, context, ()))
+    return examples
+
+
+def _foreign_context(
+    question: Question, contexts: Sequence[str], asked: AbstractSet[tuple[str, str]], rng: random.Random
+) -> str | None:
+    for _ in range(TRIES):
+        context = rng.choice(contexts)
+        if (question.question.casefold(), context) in asked:
+            continue
+        folded = context.casefold()
+        if not any(gold.casefold() in folded for gold in question.golds):
+            return context
+    return None
+
+
+def build_features(
+    examples: Iterable[Example], tokenizer: PreTrainedTokenizerFast, max_seq_length: int, doc_stride: int
+) -> Iterator[Feature]:
+    """Windows of at most `max_seq_length` tokens; neighbours OVERLAP by `doc_stride` (as upstream).
+
+    A window that holds no whole answer targets CLS. One whose only answers the tokenizer turns
+    into no token is left out.
+    """
+    for example in examples:
+        encoding = encode_pair(tokenizer, example.question, example.context, max_seq_length, doc_stride)
+        for window in range(len(encoding["input_ids"])):
+            feature = _feature(example, tokenizer, encoding, window)
+            if feature is not None:
+                yield feature
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerFast, question: str, context: str, max_seq_length: int, doc_stride: int
+) -> Any:
+    """The fast tokenizer's own windows over (question, context), the question first unless it pads left."""
+    if len(question) > MAX_QUESTION_TOKENS:  # a token is at least one character
+        cut = tokenizer(
+            question,
+            add_special_tokens=False,
+            truncation=True,
+            max_length=MAX_QUESTION_TOKENS,
+            return_offsets_mapping=True,
+        )
+        question = question[: cut["offset_mapping"][-1][1]] if cut["offset_mapping"] else question
+    question_first = tokenizer.padding_side == "right"
+    return tokenizer(
+        *((question, context) if question_first else (context, question)),
+        truncation="only_second" if question_first else "only_first",
+        max_length=max_seq_length,
+        stride=doc_stride,
+        padding=False,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_token_type_ids=True,
+    )
+
+
+def context_offsets(tokenizer: PreTrainedTokenizerFast, encoding: Any, window: int) -> NDArray[np.int32]:
+    """(tokens, 2) code points into the context, -1 for the question and special tokens."""
+    sequence = 1 if tokenizer.padding_side == "right" else 0
+    offsets = np.array(encoding["offset_mapping"][window], dtype=np.int32).reshape(-1, 2)
+    offsets[[part != sequence for part in encoding.sequence_ids(window)]] = -1
+    return offsets
+
+
+def _feature(
+    example: Example, tokenizer: PreTrainedTokenizerFast, encoding: Any, window: int
+) -> Feature | None:
+    ids = np.array(encoding["input_ids"][window], dtype=np.int32)
+    types = np.array(encoding["token_type_ids"][window], dtype=np.int8)
+    offsets = context_offsets(tokenizer, encoding, window)
+    cls_at = int(np.argmax(ids == tokenizer.cls_token_id))
+    context = np.flatnonzero(offsets[:, 0] >= 0)
+    first, last = (offsets[context[0], 0], offsets[context[-1], 1]) if len(context) else (0, 0)
+    spans = []
+    whole = 0
+    for answer in example.answers:
+        start, end = _trimmed(answer)
+        if start < first or end > last:
+            continue
+        whole += 1
+        # The first token that ends behind the answer's start, the last that starts before its end.
+        head = int(np.searchsorted(offsets[context, 1], start, side="right"))
+        tail = int(np.searchsorted(offsets[context, 0], end, side="left")) - 1
+        if head <= tail:
+            spans.append((int(context[head]), int(context[tail])))
+    if whole and not spans:
+        return None
+    starts, ends = zip(*spans, strict=True) if spans else ((cls_at,), (cls_at,))
+    return Feature(example, ids, types, offsets, cls_at, starts, ends)
+
+
+def _trimmed(answer: Answer) -> tuple[int, int]:
+    """The answer's code points without white space around it, which no token covers."""
+    start = answer.start + len(answer.text) - len(answer.text.lstrip())
+    return start, start + len(answer.text.strip())

@@ -1,0 +1,200 @@
+"""Owns the training loop: loss, optimizer, schedule, resumption; knows no file of the user."""
+
+import math
+import shutil
+import sysconfig
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.finetune import FinetuneError
+from export.finetune.batches import Batch, collate, plan_epoch
+from export.finetune.checkpoint import Checkpoint
+from export.finetune.examples import Feature
+from export.finetune.progress import Progress
+from export.finetune.teacher import Soft
+
+MASKED = -1e4  # a logit that is zero after the softmax, yet finite: 0 x MASKED is 0 in the loss
+AVERAGING = 0.99  # of the running mean of the loss
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train; the defaults of the command line say what each is."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup_ratio: float
+    seed: int
+    train_embeddings: bool
+    teacher_weight: float
+    temperature: float
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """Where and how fast to train; no part of the recipe."""
+
+    device: torch.device
+    bf16: bool
+    compile: bool
+    checkpoint_minutes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished training did."""
+
+    steps: int
+    loss: float  # running mean at the end
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; elsewhere it is slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs on the CPU: a C++ compiler and Python's headers."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return device.type == "cpu" and shutil.which("g++") is not None and headers.exists()
+
+
+def train(
+    model: Any,
+    features: Sequence[Feature],
+    soft: Sequence[Soft | None] | None,
+    pad_id: int,
+    takes_types: bool,
+    recipe: Recipe,
+    execution: Execution,
+    checkpoint: Checkpoint,
+) -> Outcome:
+    """Train `model` in place, going on from the checkpoint if there is one.
+
+    Every random choice comes from (seed, step) or (seed, epoch), so that a resumed run repeats an
+    uninterrupted one: bit for bit on the same machine when not compiled, else up to the rounding of
+    kernels compiled for other first shapes. Raises FinetuneError where the loss stops being a number.
+    """
+    model.get_input_embeddings().requires_grad_(recipe.train_embeddings)
+    model.to(execution.device).train()
+    optimizer = _optimizer(model, recipe)
+    steps_per_epoch = math.ceil(len(features) / recipe.batch_size)
+    total = steps_per_epoch * recipe.epochs
+    step, average = 0, 0.0
+    if (state := checkpoint.load()) is not None:
+        model.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, average = state["step"], state["loss"]
+    forward = torch.compile(model, dynamic=True) if execution.compile else model
+    progress = Progress(total, step)
+    saved = time.monotonic()
+    for batch in _batches(features, soft, pad_id, recipe, step):
+        rate = recipe.learning_rate * _schedule(step, total, recipe.warmup_ratio)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
+        value = _step(forward, model, optimizer, batch, takes_types, recipe, execution)
+        if not math.isfinite(value):
+            raise FinetuneError(
+                f"At step {step} the loss is no longer a number: "
+                "pass a smaller --learning-rate, and --restart."
+            )
+        # As in Adam, the mean of the first steps is not drawn to its start of zero.
+        weight = max(1 - AVERAGING, 1 / (step + 1))
+        average += weight * (value - average)
+        step += 1
+        progress.update(len(batch.ids), average, rate)
+        if time.monotonic() - saved >= 60 * execution.checkpoint_minutes or step == total:
+            weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+            checkpoint.save(
+                {"weights": weights, "optimizer": optimizer.state_dict(), "step": step, "loss": average}
+            )
+            saved = time.monotonic()
+    progress.close()
+    return Outcome(total, average)
+
+
+def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW; biases and LayerNorm, the vectors among the weights, do not decay (Devlin et al. 2019)."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [w for w in trained if w.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [w for w in trained if w.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+
+
+def _schedule(step: int, total: int, warmup_ratio: float) -> float:
+    """The share of the learning rate: a linear rise, then a linear fall to 0."""
+    warmup = math.ceil(total * warmup_ratio)
+    return (step + 1) / warmup if step < warmup else (total - step) / max(total - warmup, 1)
+
+
+def _batches(
+    features: Sequence[Feature],
+    soft: Sequence[Soft | None] | None,
+    pad_id: int,
+    recipe: Recipe,
+    done: int,
+) -> Iterator[Batch]:
+    """All batches of all epochs but the first `done`."""
+    lengths = [len(feature.ids) for feature in features]
+    for epoch in range(recipe.epochs):
+        plan = plan_epoch(lengths, recipe.batch_size, recipe.seed, epoch)
+        for rows in plan[max(done - epoch * len(plan), 0) :]:
+            yield collate([features[i] for i in rows], soft and [soft[i] for i in rows], pad_id)
+
+
+def _step(
+    forward: Any,
+    model: Any,
+    optimizer: torch.optim.AdamW,
+    batch: Batch,
+    takes_types: bool,
+    recipe: Recipe,
+    execution: Execution,
+) -> float:
+    device = execution.device
+    inputs = {"input_ids": batch.ids.to(device), "attention_mask": batch.mask.to(device)}
+    if takes_types:
+        inputs["token_type_ids"] = batch.types.to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=execution.bf16):
+        output = forward(**inputs)
+    logits = torch.stack((output.start_logits, output.end_logits), -1).float()
+    loss = span_loss(logits, batch, recipe.teacher_weight, recipe.temperature)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's
+    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def span_loss(logits: torch.Tensor, batch: Batch, teacher_weight: float, temperature: float) -> torch.Tensor:
+    """The mean over windows and over start and end; `logits` is (B, T, 2) float32.
+
+    Cross-entropy against the annotators' shared answers and, with a teacher,
+    (1 - w) CE + w T^2 KL(teacher || student) at temperature T (Hinton et al. 2015). As when
+    answering, the softmax is over context tokens and CLS alone.
+    """
+    device = logits.device
+    logits = logits.masked_fill(~batch.allowed.to(device).unsqueeze(-1), MASKED)
+    hard = -(batch.targets.to(device) * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)  # (B,)
+    if batch.soft is None or batch.taught is None:
+        return hard.mean()
+    soft = batch.soft.to(device)
+    divergence = torch.xlogy(soft, soft) - soft * (logits / temperature).log_softmax(dim=1)
+    distilled = temperature**2 * divergence.sum(dim=1).mean(dim=1)
+    weight = teacher_weight * batch.taught.to(device)  # a window without a teacher is learnt as usual
+    return ((1 - weight) * hard + weight * distilled).mean()

@@ -1,0 +1,81 @@
+"""Owns manifest.json, format 1, and the folder it completes; knows not how its contents were made."""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import service
+from export.convert import TokenizerFacts
+from export.errors import ExportError
+from export.source import Source
+from service.engine.artifact import FORMAT, MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE
+
+_TOOLS = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "tokenizers")
+
+
+def write(
+    folder: Path,
+    source: Source,
+    tokenizer: TokenizerFacts,
+    *,
+    precision: str,
+    target: str,
+    recipe: str,
+    opset: int,
+    inputs: tuple[str, ...],
+    null_threshold: float | None,
+    quality: Mapping[str, Any],
+) -> None:
+    """Describe the model and tokenizer in `folder`, which is an artifact from then on."""
+    manifest = {
+        "format": FORMAT,
+        "source": {"id": source.id, "commit": source.commit},
+        "architecture": source.architecture,
+        "precision": precision,
+        "target": target,
+        "recipe": recipe,
+        "opset": opset,
+        "inputs": list(inputs),
+        "outputs": {"start": "start_logits", "end": "end_logits"},
+        **asdict(tokenizer),
+        "null_threshold": null_threshold,
+        "tools": {"qa-onnx": service.__version__}
+        | {name: importlib.metadata.version(name).partition("+")[0] for name in _TOOLS},
+        "files": {
+            name: {
+                "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+                "bytes": (folder / name).stat().st_size,
+            }
+            for name in (MODEL_FILE, TOKENIZER_FILE)
+        },
+        "quality": dict(quality),
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+
+def check_output(output: Path) -> None:
+    """Raises ExportError where `output` holds anything but an artifact, which may be replaced."""
+    if not output.exists():
+        return
+    if not output.is_dir() or (any(output.iterdir()) and not (output / MANIFEST_FILE).is_file()):
+        raise ExportError(
+            f"{output} exists and is not an exported model, so it is left alone: name another --output."
+        )
+
+
+def publish(folder: Path, output: Path) -> None:
+    """Move the finished `folder`, which lies beside it, to `output`, replacing an older artifact."""
+    if not output.exists():
+        folder.replace(output)
+        return
+    old = output.with_name(f".{output.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    output.replace(old)
+    folder.replace(output)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""From SQuAD files to a saved folder, through kills and restarts, on a tiny real model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertForQuestionAnswering
+
+from export.finetune import FinetuneError, training
+from export.finetune.__main__ import main
+from export.finetune.base import find_base, load_tokenizer
+from export.finetune.batches import collate
+from export.finetune.checkpoint import Checkpoint
+from export.finetune.examples import build_examples, build_features
+from export.finetune.training import span_loss
+from export.squad import read_squad
+from tests.export.finetune.rooms import command
+
+
+def mean_loss(folder: Path, squad: Path) -> float:
+    """Over the whole file, by the training's own loss."""
+    tokenizer = load_tokenizer(find_base(str(folder)))
+    features = list(build_features(build_examples(read_squad(squad), 0, ""), tokenizer, 128, 32))
+    batch = collate(features, None, tokenizer.pad_token_id)
+    model = BertForQuestionAnswering.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        output = model(batch.ids, batch.mask, batch.types)
+    return span_loss(torch.stack((output.start_logits, output.end_logits), -1), batch, 0, 1).item()
+
+
+class TestTraining:
+    def test_the_loss_falls_and_the_output_is_whole(self, bert: Path, squad: Path, tmp_path: Path) -> None:
+        output = tmp_path / "out"
+        more = ("--epochs", "25", "--learning-rate", "3e-3", "--no-answer-fraction", "0.1")
+        assert main(command(bert, squad, output, *more)) == 0
+        before, after = mean_loss(bert, squad), mean_loss(output, squad)
+        assert before > 2.5
+        # Two answers that start at different tokens: their shared target leaves (ln 2 + 0) / 2.
+        assert np.log(2) / 2 - 1e-3 < after < 1.5
+        record = json.loads((output / "training.json").read_text())
+        assert record["counts"]["questions"] == 40
+        assert record["counts"]["examples_without_answer"] == 4
+        assert record["steps"] == 25 * 6
+        assert len(record["arguments"]["train"][0]["sha256"]) == 64
+        assert record["arguments"]["base"]["id"] == bert.name
+        assert str(squad.parent) not in (output / "training.json").read_text()
+        assert not (tmp_path / "out.checkpoint").exists()
+        assert list(tmp_path.iterdir()) == [output]
+        tokens = json.loads((output / "tokenizer.json").read_text())
+        assert tokens["truncation"] is None
+        assert tokens["padding"] is None
+
+    def test_word_embeddings_are_trained_on_demand_only(
+        self, bert: Path, squad: Path, tmp_path: Path
+    ) -> None:
+        trained, frozen = tmp_path / "trained", tmp_path / "frozen"
+        assert main(command(bert, squad, trained)) == 0
+        flags = command(bert, squad, frozen)
+        flags.remove("--train-embeddings")
+        assert main(flags) == 0
+        name = "bert.embeddings.word_embeddings.weight"
+        start = load_file(bert / "model.safetensors")[name]
+        assert torch.equal(load_file(frozen / "model.safetensors")[name], start)
+        assert not torch.equal(load_file(trained / "model.safetensors")[name], start)
+
+    def test_killed_and_resumed_is_bit_for_bit_the_same(
+        self, bert: Path, squad: Path, tmp_path: Path
+    ) -> None:
+        more = ("--epochs", "60", "--learning-rate", "1e-3", "--dropout", "0.1")  # 300 steps
+        killed, whole = tmp_path / "killed", tmp_path / "whole"
+        arguments = command(bert, squad, killed, *more)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "export.finetune", *arguments, "--checkpoint-minutes", "0"],
+            cwd=Path(__file__).parents[3],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.DEVNULL,
+        )
+        state = tmp_path / "killed.checkpoint" / "state.pt"
+        while not (state.exists() and torch.load(state, weights_only=True)["step"] >= 7):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert 7 <= torch.load(state, weights_only=True)["step"] < 300
+        assert not killed.exists()
+        assert main(arguments) == 0
+        assert main(command(bert, squad, whole, *more)) == 0
+        assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+        assert (killed / "training.json").read_text() == (whole / "training.json").read_text()
+
+    def test_a_resumed_run_starts_from_its_checkpoint(
+        self, bert: Path, squad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Interrupted in the last step, the second run has one step to do."""
+        arguments = command(bert, squad, tmp_path / "out", "--checkpoint-minutes", "0")
+        steps = []
+        step = training._step
+
+        def interrupted(*given: Any) -> float:
+            steps.append(1)
+            if len(steps) == 10:
+                raise KeyboardInterrupt
+            return step(*given)
+
+        monkeypatch.setattr(training, "_step", interrupted)
+        assert main(arguments) == 130
+        steps.clear()
+        assert main(arguments) == 0
+        assert len(steps) == 1
+
+    def test_other_arguments_need_a_restart(
+        self, bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        output = tmp_path / "out"
+        assert main(command(bert, squad, output)) == 0
+        weights = (output / "model.safetensors").read_bytes()
+        capsys.readouterr()
+        assert main(command(bert, squad, output)) == 0
+        assert "already trained by this command" in capsys.readouterr().err
+        assert main(command(bert, squad, output, "--seed", "4")) == 2
+        assert "--restart" in capsys.readouterr().err.splitlines()[-1]
+        assert (output / "model.safetensors").read_bytes() == weights
+        assert main(command(bert, squad, output, "--seed", "4", "--restart")) == 0
+        assert (output / "model.safetensors").read_bytes() != weights
+        assert list(tmp_path.iterdir()) == [output]
+
+    def test_a_folder_of_something_else_is_left_alone(
+        self, bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "mine").write_text("precious")
+        assert main(command(bert, squad, tmp_path, "--restart")) == 2
+        assert "choose another --output" in capsys.readouterr().err
+        assert (tmp_path / "mine").read_text() == "precious"
+
+
+class TestCheckpoint:
+    def test_other_arguments_are_named(self, tmp_path: Path) -> None:
+        with Checkpoint(tmp_path / "out") as first:
+            first.begin({"seed": 1, "epochs": 3}, restart=False)
+            first.save({"step": 5})
+        with Checkpoint(tmp_path / "out") as second:
+            with pytest.raises(FinetuneError, match=r"seed was 1, is 2\): repeat those, or pass --restart"):
+                second.begin({"seed": 2, "epochs": 3}, restart=False)
+            assert second.load() == {"step": 5}
+            second.begin({"seed": 2, "epochs": 3}, restart=True)
+            assert second.load() is None
+
+    def test_one_process_at_a_time(self, tmp_path: Path) -> None:
+        second = Checkpoint(tmp_path / "out")
+        with Checkpoint(tmp_path / "out"), pytest.raises(FinetuneError, match="Another run is writing"):
+            second.__enter__()
+        with Checkpoint(tmp_path / "out") as later:
+            later.remove()
