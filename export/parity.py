@@ -70,7 +70,7 @@ def compare(
             several += 1
             prepared = replace(prepared, parameters=replace(parameters, scoring="per_window"))
         ours = answerer.decode(prepared, answerer.infer(prepared.windows))
-        theirs = list(_ask(reference, question, context, parameters))
+        theirs = list(ask(reference, question, context, parameters))
         questions += 1
         error = max((abs(a.score - b.score) for a, b in zip(theirs, ours, strict=False)), default=0.0)
         same = [(a.answer, a.start, a.end) for a in ours] == [(a.answer, a.start, a.end) for a in theirs]
@@ -81,7 +81,8 @@ def compare(
     return Parity(questions, several, largest, differences)
 
 
-def _ask(reference: Any, question: str, context: str, parameters: Parameters) -> Iterator[Answer]:
+def ask(reference: Any, question: str, context: str, parameters: Parameters) -> Iterator[Answer]:
+    """The pipeline's answers as the engine gives them, best first."""
     found = reference(
         question=question,
         context=context,
