@@ -32,11 +32,9 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer = BertWordPieceTokenizer()
     trainer.train_from_iterator(corpus(), vocab_size=150, min_frequency=1, show_progress=False)
     trainer.save_model(str(folder))
-    tokenizer = BertTokenizerFast(  # type: ignore[no-untyped-call]  # transformers'
-        vocab_file=str(folder / "vocab.txt"), model_max_length=128
-    )
+    tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=128)
     torch.manual_seed(0)
-    config = BertConfig(  # type: ignore[no-untyped-call]  # transformers'
+    config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
@@ -44,7 +42,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=64,
         max_position_embeddings=128,
     )
-    model = BertForQuestionAnswering(config)  # type: ignore[no-untyped-call]  # transformers'
+    model = BertForQuestionAnswering(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -60,11 +58,11 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
         corpus(), vocab_size=320, min_frequency=1, special_tokens=special, show_progress=False
     )
     trainer.save_model(str(folder))
-    tokenizer = RobertaTokenizerFast(  # type: ignore[no-untyped-call]  # transformers'
+    tokenizer = RobertaTokenizerFast(
         vocab_file=str(folder / "vocab.json"), merges_file=str(folder / "merges.txt"), model_max_length=128
     )
     torch.manual_seed(1)
-    config = RobertaConfig(  # type: ignore[no-untyped-call]  # transformers'
+    config = RobertaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
@@ -76,7 +74,7 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    model = RobertaForQuestionAnswering(config)  # type: ignore[no-untyped-call]  # transformers'
+    model = RobertaForQuestionAnswering(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
