@@ -1,12 +1,13 @@
 """Owns the HTTP routes; knows neither how answers are found nor how the process was started."""
 
+import math
 import time
 from dataclasses import asdict
 
 import onnxruntime
 import tokenizers
 from flask import Flask, Response, request
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from service import __version__, problems, schemas
 from service.batching import Inferred, Turnstile
@@ -14,6 +15,9 @@ from service.engine.answering import Answer, Prepared, QuestionAnswerer
 from service.engine.cpu import cpu_model
 from service.errors import InvalidInput, NotReady
 from service.settings import Settings
+
+# Seconds a client is ready to wait; the service then refuses rather than work for nobody.
+DEADLINE_HEADER = "X-Request-Timeout"
 
 
 def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
@@ -31,42 +35,8 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     @app.post("/")
     @app.post("/predict")
     def predict() -> Response:
-        arrived = time.monotonic()
-        if not request.is_json:
-            raise UnsupportedMediaType
-        asked = schemas.parse_request(
-            request.get_data(cache=False),
-            max_items=settings.max_items,
-            max_top_k=settings.max_top_k,
-        )
-        entries = [_prepare(answerer, item) for item in asked.items]
-        prepared = [entry for entry in entries if isinstance(entry, Prepared)]
-        bad = [(i, e) for i, e in enumerate(entries) if isinstance(e, InvalidInput)]
-        if not prepared:  # nothing to answer: the whole request is at fault
-            index, problem = bad[0]
-            status = problems.status_of(problem)
-            return problems.respond(problem, status, index if asked.many else None)
-        tokenized = time.monotonic()
-        inferred = turnstile.infer(prepared, arrived + settings.deadline_seconds)
-        started = time.monotonic()
-        answers = iter(_decode(answerer, prepared, inferred))
-        body = [
-            schemas.problem_body(entry, index)
-            if isinstance(entry, InvalidInput)
-            else schemas.answer_body(next(answers), entry.parameters.top_k)
-            for index, entry in enumerate(entries)
-        ]
-        response = _json(body if asked.many else body[0])
-        stages = {
-            "tokenize": tokenized - arrived,
-            "queue": inferred.waited,
-            "infer": inferred.ran,
-            "decode": time.monotonic() - started,
-        }
-        response.headers["Server-Timing"] = ", ".join(
-            f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in stages.items()
-        )
-        return response
+        with turnstile.admit():
+            return _predict(settings, answerer, turnstile)
 
     @app.get("/health/live")
     def live() -> Response:
@@ -98,6 +68,59 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
         )
 
     return app
+
+
+def _predict(settings: Settings, answerer: QuestionAnswerer, turnstile: Turnstile) -> Response:
+    """Answer the request being handled, and say how long each stage took."""
+    arrived = time.monotonic()
+    if not request.is_json:
+        raise UnsupportedMediaType
+    deadline = arrived + _seconds_allowed(settings)
+    body = request.get_data(cache=False)
+    if request.content_length is None and len(body) >= settings.max_body_bytes:
+        raise RequestEntityTooLarge  # Werkzeug cuts a chunked body off at the limit and says nothing
+    asked = schemas.parse_request(body, max_items=settings.max_items, max_top_k=settings.max_top_k)
+    entries = [_prepare(answerer, item) for item in asked.items]
+    prepared = [entry for entry in entries if isinstance(entry, Prepared)]
+    bad = [(i, e) for i, e in enumerate(entries) if isinstance(e, InvalidInput)]
+    if not prepared:  # nothing to answer: the whole request is at fault
+        index, problem = bad[0]
+        return problems.respond(problem, problems.status_of(problem), index if asked.many else None)
+    tokenized = time.monotonic()
+    inferred = turnstile.infer(prepared, deadline)
+    started = time.monotonic()
+    answers = iter(_decode(answerer, prepared, inferred))
+    replies = [
+        schemas.problem_body(entry, index)
+        if isinstance(entry, InvalidInput)
+        else schemas.answer_body(next(answers), entry.parameters.top_k)
+        for index, entry in enumerate(entries)
+    ]
+    response = _json(replies if asked.many else replies[0])
+    stages = {
+        "tokenize": tokenized - arrived,
+        "queue": inferred.waited,
+        "infer": inferred.ran,
+        "decode": time.monotonic() - started,
+    }
+    response.headers["Server-Timing"] = ", ".join(
+        f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in stages.items()
+    )
+    return response
+
+
+def _seconds_allowed(settings: Settings) -> float:
+    """The client's own deadline where it sent one, never more than the service's."""
+    text = request.headers.get(DEADLINE_HEADER)
+    if text is None:
+        return settings.deadline_seconds
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:  # NaN too
+        raise InvalidInput(f"{DEADLINE_HEADER} must be a number of seconds above 0.", field=DEADLINE_HEADER)
+    return min(seconds, settings.deadline_seconds)
 
 
 def _prepare(answerer: QuestionAnswerer, item: schemas.Question | InvalidInput) -> Prepared | InvalidInput:

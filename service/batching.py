@@ -3,7 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.engine.answering import Prepared, QuestionAnswerer
@@ -53,15 +54,35 @@ class Turnstile:
         self._tokens = 0  # of those requests, not yet run
         self._seconds_per_token = 0.0  # running mean; 0 until the first run
 
-    def infer(self, prepared: list[Prepared], deadline: float) -> Inferred:
-        """Run the windows of one request; `deadline` is a time of the clock.
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Hold one of the places; raises Overloaded when all are taken.
 
-        Raises Overloaded when too many requests or tokens wait, and DeadlineExceeded as soon as
-        the deadline passes, waiting or between turns.
+        Meant to be entered before anything is spent on a request, so that refusing one is cheap.
+        """
+        with self._lock:
+            if self._requests > self._max_waiting:  # the one that runs is not waiting
+                raise self._overloaded()
+            self._requests += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._requests -= 1
+
+    def infer(self, prepared: list[Prepared], deadline: float) -> Inferred:
+        """Run the windows of one admitted request; `deadline` is a time of the clock.
+
+        Raises Overloaded when too many tokens wait, and DeadlineExceeded as soon as the deadline
+        passes, waiting or between turns.
         """
         windows = [window for item in prepared for window in item.windows]
         tokens = sum(item.token_count for item in prepared)
-        self._admit(tokens)
+        with self._lock:
+            # An idle model takes a request of any size.
+            if self._tokens and self._tokens + tokens > self._max_waiting_tokens:
+                raise self._overloaded()
+            self._tokens += tokens
         logits: list[WindowLogits] = []
         waited = ran = 0.0
         try:
@@ -86,23 +107,14 @@ class Turnstile:
                 ran += took
         finally:
             with self._lock:
-                self._requests -= 1
                 self._tokens -= tokens
         return Inferred(logits, waited, ran)
 
-    def _admit(self, tokens: int) -> None:
-        with self._lock:
-            # The one that runs is not waiting; an idle model takes a request of any size.
-            if self._requests > self._max_waiting or (
-                self._requests > 0 and self._tokens + tokens > self._max_waiting_tokens
-            ):
-                raise Overloaded(
-                    f"{self._requests} requests with {self._tokens} tokens are waiting already: "
-                    "try again later.",
-                    retry_after=self._tokens * self._seconds_per_token,
-                )
-            self._requests += 1
-            self._tokens += tokens
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(
+            f"{self._requests} requests with {self._tokens} tokens are waiting already: try again later.",
+            retry_after=self._tokens * self._seconds_per_token,
+        )
 
     def _enter(self, deadline: float) -> None:
         with self._lock:

@@ -1,5 +1,6 @@
 """Owns every setting of the service, its default and its limits; knows no one who uses them."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -73,7 +74,7 @@ class Settings:
     def __post_init__(self) -> None:
         for setting in fields(self):
             least, value = setting.metadata["least"], getattr(self, setting.name)
-            if least is not None and value < least:
+            if least is not None and not least <= value < math.inf:  # NaN is neither
                 raise _bad(setting.name, value, f"a number of at least {least}")
         if self.port > 65535:
             raise _bad("port", self.port, "a TCP port, at most 65535")

@@ -133,7 +133,7 @@ class QuestionAnswerer:
             if threshold is None:
                 threshold = self.artifact.null_threshold or 0.0
             null = Answer("", 0, 0, null_score)
-            rank = null_score * math.exp(-threshold)
+            rank = null_score * math.exp(min(-threshold, 700.0))  # more would overflow
             above = sum(answer.score >= rank for answer in answers)
             answers.insert(above, null)
         return answers[: parameters.top_k] or [Answer("", 0, 0, 0.0)]

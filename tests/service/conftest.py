@@ -1,0 +1,132 @@
+"""Starts the service as a user would, in the run-time environment, and talks HTTP to it."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "tests/models/tiny-int8"
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: http.client.HTTPMessage
+    data: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.data)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running `python -m service serve`."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    host: str
+    port: int
+
+    def connect(self, timeout: float = 30) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+
+    def ask(
+        self,
+        body: object,
+        *,
+        method: str = "POST",
+        path: str = "/predict",
+        connection: http.client.HTTPConnection | None = None,
+        **headers: str,
+    ) -> Reply:
+        """Send `body` (bytes as they are, anything else as JSON)."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
+        used = connection or self.connect()
+        try:
+            used.request(method, path, data, sent)
+            response = used.getresponse()
+            return Reply(response.status, response.headers, response.read())
+        finally:
+            if connection is None:
+                used.close()
+
+    def get(self, path: str) -> Reply:
+        return self.ask(None, method="GET", path=path)
+
+    def workers(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def await_work(self) -> None:
+        """Until the first worker spends CPU time as only a running model does."""
+
+        def ticks() -> int:
+            fields = Path(f"/proc/{self.workers()[0]}/stat").read_text().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+
+        deadline = time.monotonic() + 60
+        before = ticks()
+        while ticks() - before < 0.1 * os.sysconf("SC_CLK_TCK"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment without any setting but these."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("QA_")} | settings
+
+
+Start = Callable[..., Service]
+
+
+@pytest.fixture(scope="session")
+def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start services on free ports; all are killed at the end of the session."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(*flags: str, host: str = "127.0.0.1", **settings: str) -> Service:
+        log = tmp_path_factory.mktemp("service") / "log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [runtime_python, "-m", "service", "serve", "--port", "0", "--host", host, *flags],
+                stdout=file,
+                stderr=file,
+                cwd=ROOT,
+                env=environment(**({"QA_MODEL": str(MODEL)} | settings)),
+            )
+        started.append(process)
+        deadline = time.monotonic() + 60
+        while "Serving " not in (text := log.read_text()):
+            assert process.poll() is None, text
+            assert time.monotonic() < deadline, text
+            time.sleep(0.02)
+        line = next(line for line in text.splitlines() if "Serving " in line)
+        service = Service(process, log, host, int(line.rsplit(":", 1)[1]))
+        assert service.get("/health/ready").status == 200
+        return service
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def service(start: Start) -> Service:
+    """One service with small limits, shared by the tests that leave it as it was."""
+    return start(QA_MAX_BODY_BYTES="20000", QA_MAX_ITEMS="4", QA_MAX_TOP_K="5")

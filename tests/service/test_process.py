@@ -1,0 +1,153 @@
+"""The server as a process: what it tells of itself, how it starts, stops, and survives its workers."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from service import __version__
+from tests.service.conftest import MODEL, ROOT, Reply, Service, Start, environment
+from tests.service.test_predict import ITEM
+
+LONG = {"question": "Where?", "context": "The island is far away. " * 6_000}
+
+
+def test_health_and_info(service: Service) -> None:
+    assert service.get("/health/live").body == {"status": "live"}
+    assert service.get("/health/ready").body == {"status": "ready"}
+    info = service.get("/info").body
+    assert info["service"]["version"] == __version__
+    assert info["model"]["path"] == str(MODEL)
+    assert info["model"]["precision"] == "int8"
+    assert info["limits"]["max_items"] == 4
+    assert info["cpu"]["threads"] >= 1
+
+
+def test_the_model_in_use_is_named_in_the_log(service: Service) -> None:
+    assert f"Serving {MODEL} at http://127.0.0.1:{service.port}" in service.log.read_text()
+
+
+def test_health_command(service: Service, runtime_python: Path, free_port: int) -> None:
+    def health(port: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [runtime_python, "-m", "service", "health", "--port", str(port)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=environment(),
+        )
+
+    assert health(service.port).returncode == 0
+    nobody = health(free_port)
+    assert nobody.returncode == 2
+    assert str(free_port) in nobody.stderr
+    assert nobody.stderr.count("\n") == 1
+
+
+def test_running_requests_are_answered_before_it_stops(start: Start) -> None:
+    service = start(QA_THREADS="1")
+    idle = service.connect()
+    service.ask(ITEM, connection=idle)  # an open connection must not hold the end up
+    replies: list[Reply] = []
+    threads = [threading.Thread(target=lambda: replies.append(service.ask(LONG))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    service.await_work()
+    assert service.stop() == 0
+    for thread in threads:
+        thread.join(60)
+    assert [reply.status for reply in replies] == [200, 200]
+    idle.close()
+    with pytest.raises(ConnectionRefusedError):
+        service.ask(ITEM)
+
+
+def test_a_killed_worker_is_replaced(start: Start) -> None:
+    service = start(QA_WORKERS="2")
+    first = set(service.workers())
+    assert len(first) == 2
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if service.ask(ITEM).status == 200:
+                break
+        except OSError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    while len(set(service.workers()) - first) != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert service.stop() == 0
+
+
+def test_ipv6(start: Start) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    assert start(host="::1").ask(ITEM).status == 200
+
+
+def test_access_log_has_no_texts(start: Start) -> None:
+    service = start("--access-log")
+    service.ask({"question": "Who is Rumpelstiltskin?", "context": "Nobody knows Rumpelstiltskin."})
+    service.stop()
+    log = service.log.read_text()
+    assert "POST /predict" in log
+    assert "Rumpelstiltskin" not in log
+
+
+def refuse(python: Path, *flags: str, **settings: str) -> str:
+    done = subprocess.run(
+        [python, "-m", "service", "serve", "--port", "0", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment(**settings),
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("qa-onnx: ")
+    return done.stderr
+
+
+def test_start_refuses_in_one_sentence(runtime_python: Path, tmp_path: Path) -> None:
+    assert str(tmp_path / "none") in refuse(runtime_python, QA_MODEL=str(tmp_path / "none"))
+    altered = tmp_path / "altered"
+    shutil.copytree(MODEL, altered)
+    with (altered / "model.onnx").open("r+b") as file:
+        file.truncate(1000)
+    assert str(altered / "model.onnx") in refuse(runtime_python, QA_MODEL=str(altered))
+    assert "QA_PROT" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_PROT="1")
+    assert "--threads" in refuse(runtime_python, "--threads", "-1", QA_MODEL=str(MODEL))
+
+
+def test_a_flag_wins_over_the_environment(start: Start, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(MODEL, mine)
+    service = start("--model", str(mine), QA_MODEL="/nowhere")
+    assert service.get("/info").body["model"]["path"] == str(mine)
+
+
+def test_a_port_in_use_is_told(service: Service, runtime_python: Path) -> None:
+    done = subprocess.run(
+        [runtime_python, "-m", "service", "serve", "--port", str(service.port)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment(QA_MODEL=str(MODEL)),
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "in use" in done.stderr
