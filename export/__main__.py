@@ -3,6 +3,7 @@
 import argparse
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -235,5 +236,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _stop(signum: int, _: object) -> None:
+    """Leave by way of every `finally`, so that no half-made folder stays."""
+    print("export: stopped; nothing was written.", file=sys.stderr)
+    raise SystemExit(128 + signum)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

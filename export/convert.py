@@ -7,12 +7,14 @@ from typing import Any
 import onnx
 from optimum.exporters.onnx import main_export
 from optimum.exporters.tasks import TasksManager
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from safetensors import SafetensorError
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, PreTrainedTokenizerFast
 
 from export.errors import ExportError
 from export.source import Source
 from service.engine.artifact import TOKENIZER_FILE
 
+_LEAST_LENGTH = 96
 # transformers puts this where a tokenizer names no length at all (10^30).
 _NO_LENGTH = 10**9
 
@@ -44,6 +46,7 @@ def convert(source: Source, folder: Path) -> Path:
             f"{source.id} is a {source.architecture} model, which cannot be exported for question "
             f"answering: the types that can are {', '.join(supported())}."
         )
+    _check_weights(source)
     try:
         main_export(
             str(source.folder),
@@ -57,6 +60,25 @@ def convert(source: Source, folder: Path) -> Path:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(f"{source.id} cannot be converted to ONNX: {first}") from error
     return folder / "model.onnx"
+
+
+def _check_weights(source: Source) -> None:
+    """Raises ExportError where weights are missing, which transformers would fill with noise."""
+    try:
+        _, found = AutoModelForQuestionAnswering.from_pretrained(
+            source.folder,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (ValueError, OSError, RuntimeError, KeyError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"The weights of {source.id} cannot be read: {first.rstrip('.:')}.") from error
+    if missing := sorted(found["missing_keys"]):
+        raise ExportError(
+            f"The weights of {source.id} lack {', '.join(missing[:3])}"
+            f"{' and more' if len(missing) > 3 else ''}, which would be random: fine-tune it first."
+        )
 
 
 def save_tokenizer(source: Source, folder: Path, max_seq_length: int | None) -> TokenizerFacts:
@@ -103,6 +125,11 @@ def _max_length(config: dict[str, Any], tokenizer_length: int, asked: int | None
         offset = config["pad_token_id"] + 1 if config["model_type"] in _POSITION_OFFSET else 0
         lengths.append(positions - offset)
     if asked is not None:
+        if asked < _LEAST_LENGTH:
+            raise ExportError(
+                f"--max-seq-length is {asked}; a window needs {_LEAST_LENGTH} tokens at least, since "
+                "the question alone may take 64."
+            )
         if lengths and asked > min(lengths):
             raise ExportError(
                 f"--max-seq-length is {asked} and this model takes at most {min(lengths)} tokens."
