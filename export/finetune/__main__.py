@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--teacher", metavar="MODEL", help="a fine-tuned model to distil from")
     add("--teacher-weight", type=share, default=0.5, help="of its probabilities against the annotators'")
     add("--temperature", type=_number(float, 0.1), default=2.0, help="that softens its probabilities")
+    add("--hide-fraction", type=share, default=0.0, help="of the words' tokens to mask, others every epoch")
     add(
         "--no-answer-fraction",
         type=_number(float, 0),

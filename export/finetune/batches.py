@@ -27,6 +27,26 @@ class Batch:
     taught: torch.Tensor | None  # (B,) bool, whether the teacher's part is known
 
 
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The ids that batching must know; `mask_id` is None where the tokenizer has no such token."""
+
+    pad_id: int
+    mask_id: int | None
+    special_ids: tuple[int, ...]
+
+
+def hide(batch: Batch, vocabulary: Vocabulary, fraction: float, rng: np.random.Generator) -> None:
+    """Put MASK in the place of a random `fraction` of the words' tokens, in place.
+
+    Against learning the training texts by heart: every epoch hides others. Costs nothing, unlike
+    dropout on a CPU.
+    """
+    ids = batch.ids.numpy()
+    hidden = (rng.random(ids.shape) < fraction) & ~np.isin(ids, vocabulary.special_ids)
+    ids[hidden] = vocabulary.mask_id
+
+
 def plan_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Indices of windows, batch by batch, windows of like length together.
 

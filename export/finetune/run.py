@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from export.finetune import FinetuneError
 from export.finetune.base import Base, check_room, find_base, load_model, load_tokenizer, token_limit
+from export.finetune.batches import Vocabulary
 from export.finetune.checkpoint import Checkpoint
 from export.finetune.examples import Example, Feature, build_examples, build_features
 from export.finetune.teacher import Soft, Teacher, teach
@@ -44,6 +45,7 @@ class Options:
     teacher: str | None
     teacher_weight: float
     temperature: float
+    hide_fraction: float
     no_answer_fraction: float
     checkpoint_minutes: float
     restart: bool
@@ -98,14 +100,16 @@ def finetune(options: Options) -> None:
         options.train_embeddings,
         options.teacher_weight,
         options.temperature,
+        options.hide_fraction,
     )
+    vocabulary = Vocabulary(tokenizer.pad_token_id, tokenizer.mask_token_id, tuple(tokenizer.all_special_ids))
+    if options.hide_fraction and vocabulary.mask_id is None:
+        raise FinetuneError(f"{base.id} has no mask token: leave --hide-fraction out.")
     takes_types = "token_type_ids" in tokenizer.model_input_names
     with Checkpoint(options.output) as checkpoint:
         checkpoint.begin(arguments, options.restart)
         soft = _teach(features, teacher, options, execution, checkpoint)
-        outcome = train(
-            model, features, soft, tokenizer.pad_token_id, takes_types, recipe, execution, checkpoint
-        )
+        outcome = train(model, features, soft, vocabulary, takes_types, recipe, execution, checkpoint)
         _save(options.output, model, tokenizer, _record(arguments, counts, execution, outcome))
         checkpoint.remove()
     print(f"saved {options.output}", file=sys.stderr)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from export.finetune import FinetuneError
-from export.finetune.batches import Batch, collate, plan_epoch
+from export.finetune.batches import Batch, Vocabulary, collate, hide, plan_epoch
 from export.finetune.checkpoint import Checkpoint
 from export.finetune.examples import Feature
 from export.finetune.progress import Progress
@@ -35,6 +36,7 @@ class Recipe:
     train_embeddings: bool
     teacher_weight: float
     temperature: float
+    hide_fraction: float = 0.0
     weight_decay: float = 0.01
     clip_norm: float = 1.0
 
@@ -75,7 +77,7 @@ def train(
     model: Any,
     features: Sequence[Feature],
     soft: Sequence[Soft | None] | None,
-    pad_id: int,
+    vocabulary: Vocabulary,
     takes_types: bool,
     recipe: Recipe,
     execution: Execution,
@@ -100,7 +102,7 @@ def train(
     forward = torch.compile(model, dynamic=True) if execution.compile else model
     progress = Progress(total, step)
     saved = time.monotonic()
-    for batch in _batches(features, soft, pad_id, recipe, step):
+    for batch in _batches(features, soft, vocabulary, recipe, step):
         rate = recipe.learning_rate * _schedule(step, total, recipe.warmup_ratio)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -145,7 +147,7 @@ def _schedule(step: int, total: int, warmup_ratio: float) -> float:
 def _batches(
     features: Sequence[Feature],
     soft: Sequence[Soft | None] | None,
-    pad_id: int,
+    vocabulary: Vocabulary,
     recipe: Recipe,
     done: int,
 ) -> Iterator[Batch]:
@@ -153,8 +155,13 @@ def _batches(
     lengths = [len(feature.ids) for feature in features]
     for epoch in range(recipe.epochs):
         plan = plan_epoch(lengths, recipe.batch_size, recipe.seed, epoch)
-        for rows in plan[max(done - epoch * len(plan), 0) :]:
-            yield collate([features[i] for i in rows], soft and [soft[i] for i in rows], pad_id)
+        for number in range(max(done - epoch * len(plan), 0), len(plan)):
+            rows = plan[number]
+            batch = collate([features[i] for i in rows], soft and [soft[i] for i in rows], vocabulary.pad_id)
+            if recipe.hide_fraction:
+                rng = np.random.default_rng((recipe.seed, epoch, number))
+                hide(batch, vocabulary, recipe.hide_fraction, rng)
+            yield batch
 
 
 def _step(

@@ -1,6 +1,7 @@
 """From questions to padded batches and their loss."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from export.finetune.batches import LENGTH_STEP, Batch, collate, plan_epoch
+from export.finetune.batches import LENGTH_STEP, Batch, Vocabulary, collate, hide, plan_epoch
 from export.finetune.examples import MAX_QUESTION_TOKENS, build_examples, build_features
 from export.finetune.training import span_loss
 from export.squad import read_squad
@@ -140,3 +141,26 @@ class TestLoss:
         assert span_loss(-logits, batch, 1.0, 3).item() > 0.1
         untaught = self.batch(torch.zeros(2, 6, 2), torch.tensor([False, False]))
         assert torch.isclose(span_loss(logits, untaught, 1.0, 3), span_loss(logits, self.batch(), 1.0, 3))
+
+
+def test_hidden_tokens_are_words_and_others_each_time() -> None:
+    vocabulary = Vocabulary(pad_id=0, mask_id=4, special_ids=(0, 2, 3, 4))
+    ids = torch.tensor([[2, *range(10, 110), 3, *range(10, 110), 3, 0, 0]])
+    original = ids.clone()
+    hidden = []
+    for seed in (1, 2, 1):
+        batch = replace(collate_nothing(), ids=original.clone())
+        hide(batch, vocabulary, 0.2, np.random.default_rng(seed))
+        changed = batch.ids != original
+        assert (batch.ids[changed] == 4).all()
+        assert not changed[original < 10].any()
+        assert 10 < changed.sum() < 80
+        hidden.append(changed)
+    assert torch.equal(hidden[0], hidden[2])
+    assert not torch.equal(hidden[0], hidden[1])
+
+
+def collate_nothing() -> Batch:
+    """A batch whose parts do not matter."""
+    nothing = torch.zeros(0)
+    return Batch(nothing, nothing, nothing, nothing, nothing, None, None)
