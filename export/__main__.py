@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from export import choose, convert, manifest, optimize, quantize, verify
 from export.errors import ExportError
+from export.evaluate import evaluate
 from export.source import Source, resolve
 from export.squad import DataError
 from service.engine.answering import QuestionAnswerer
@@ -136,23 +137,35 @@ def _build(
         else:
             answerer = reference
         candidates.append(choose.Candidate(recipe, answerer.artifact.model_path, answerer))
-    gate = choose.Gate(options.evaluate, options.evaluate_limit, options.min_f1_ratio)
+    gate = choose.Gate(
+        options.evaluate[0] if options.evaluate else None, options.evaluate_limit, options.min_f1_ratio
+    )
     with _stage("evaluate"):
         chosen, results, scores = choose.choose(reference, candidates, gate)
     print(choose.table(results), file=sys.stderr)
     quality["candidates"] = [result.row() for result in results]
     null = None
     if scores is not None and chosen.evaluation is not None:
-        null = chosen.evaluation.null_threshold
-        quality["evaluation"] = {
-            "file": options.evaluate.name,
-            "questions": scores.questions,
-            "fp32": {"exact_match": round(scores.exact_match, 2), "f1": round(scores.f1, 2)},
-            "chosen": {
-                "exact_match": round(chosen.evaluation.exact_match, 2),
-                "f1": round(chosen.evaluation.f1, 2),
-            },
-        }
+        entries = [(options.evaluate[0], scores, chosen.evaluation)]
+        for file in options.evaluate[1:]:
+            with _stage("evaluate") as note:
+                note(file.name)
+                pair = [
+                    evaluate(answerer, file, options.evaluate_limit, f"{name} on {file.name}")
+                    for name, answerer in (("fp32", reference), ("chosen", chosen.candidate.answerer))
+                ]
+            entries.append((file, *pair))
+        null = next((own.null_threshold for _, _, own in entries if own.null_threshold is not None), None)
+        quality["evaluation"] = [
+            {"file": file.name, "questions": own.questions, "fp32": fp32.scores(), "chosen": own.scores()}
+            for file, fp32, own in entries
+        ]
+        for entry in quality["evaluation"]:
+            print(
+                f"{entry['file']}: {entry['questions']} questions, fp32 {entry['fp32']}, "
+                f"chosen {entry['chosen']}",
+                file=sys.stderr,
+            )
     folder = chosen.candidate.file.parent
     described(folder, chosen.candidate.recipe, options.precision, quality, null)
     return folder
@@ -223,7 +236,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--target", choices=TARGETS, default="portable", help="CPUs the int8 model is for (default: all)")
     add("--recipe", metavar="NAME", help="take this recipe instead of the fastest that passes")
     add("--max-seq-length", type=int, metavar="N", help="most tokens of a window")
-    add("--evaluate", type=Path, metavar="SQUAD.json", help="judge candidates by F1 on this file")
+    add(
+        "--evaluate",
+        type=Path,
+        nargs="+",
+        metavar="SQUAD.json",
+        help="judge candidates by F1 on the first file, report every file's; one with unanswerable "
+        "questions (SQuAD 2.0) sets the null threshold",
+    )
     add("--evaluate-limit", type=int, metavar="N", help="on a seeded sample of N questions")
     add(
         "--min-f1-ratio",

@@ -83,7 +83,7 @@ def choose(
             assert gate.file is not None  # noqa: S101 - for the type checker
             label = f"evaluate {candidate.recipe.name}"
             evaluation = evaluate(candidate.answerer, gate.file, gate.limit, label)
-            ratio = evaluation.f1 / scores.f1 if scores.f1 else 0.0
+            ratio = evaluation.f1 / scores.f1 if scores.f1 else 1.0  # nothing to lose
             verdict = "chosen" if ratio >= gate.min_f1_ratio else f"F1 only {ratio:.4f} of fp32's"
         result = Result(candidate, speed, comparison, evaluation, verdict)
         results.append(result)

@@ -25,6 +25,11 @@ class Evaluation:
     f1: float
     null_threshold: float | None
 
+    def scores(self) -> dict[str, float]:
+        """For people and the manifest."""
+        found = {"exact_match": round(self.exact_match, 2), "f1": round(self.f1, 2)}
+        return found if self.null_threshold is None else found | {"null_threshold": self.null_threshold}
+
 
 def evaluate(answerer: QuestionAnswerer, file: Path, limit: int | None, label: str) -> Evaluation:
     """Ask every question of `file`, or a seeded sample of `limit`.

@@ -81,8 +81,9 @@ def test_candidates_are_judged_by_f1(tiny: Path, tmp_path: Path, capsys: pytest.
     flags = ("--evaluate", str(file), "--min-f1-ratio", "0")
     assert main(["--model", str(tiny), "--output", str(output), *flags]) == 0
     quality = json.loads((output / "manifest.json").read_text())["quality"]
-    assert (quality["evaluation"]["file"], quality["evaluation"]["questions"]) == ("squad.json", 3)
-    assert 0 <= quality["evaluation"]["chosen"]["f1"] <= 100
+    (evaluation,) = quality["evaluation"]
+    assert (evaluation["file"], evaluation["questions"]) == ("squad.json", 3)
+    assert 0 <= evaluation["chosen"]["f1"] <= 100
     assert json.loads((output / "manifest.json").read_text())["null_threshold"] is None
     speeds = [row["milliseconds_per_probe"] for row in quality["candidates"]]
     assert speeds == sorted(speeds)
@@ -91,13 +92,16 @@ def test_candidates_are_judged_by_f1(tiny: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_unanswerable_questions_set_the_null_threshold(tiny: Path, tmp_path: Path) -> None:
-    file = squad(tmp_path / "squad.json", impossible=True)
+    first = squad(tmp_path / "first.json", impossible=False)
+    second = squad(tmp_path / "second.json", impossible=True)
     output = tmp_path / "out"
-    assert (
-        main(["--model", str(tiny), "--output", str(output), "--precision", "fp32", "--evaluate", str(file)])
-        == 0
-    )
+    flags = ["--precision", "fp32", "--evaluate", str(first), str(second)]
+    assert main(["--model", str(tiny), "--output", str(output), *flags]) == 0
     manifest = json.loads((output / "manifest.json").read_text())
+    rows = manifest["quality"]["evaluation"]
+    assert [(row["file"], row["questions"]) for row in rows] == [("first.json", 3), ("second.json", 5)]
+    assert "null_threshold" not in rows[0]["chosen"]
+    assert rows[1]["chosen"]["null_threshold"] == manifest["null_threshold"]
     assert isinstance(manifest["null_threshold"], float)
     # The threshold is the service's default: with it the engine gives the answers that were scored.
     answerer = QuestionAnswerer(load_artifact(output))
