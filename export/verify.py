@@ -1,10 +1,8 @@
 """Owns the comparison of two forms of one model on probe questions; knows no files of questions."""
 
-import json
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from export.errors import ExportError
 from export.source import Source
 from service.engine.answering import Prepared, QuestionAnswerer
 from service.engine.parameters import Parameters
+from service.engine.probes import probes
 from service.engine.session import WindowLogits
 
 # Rounding differs between torch and ONNX Runtime; a wrong graph differs by whole logits.
@@ -35,12 +34,6 @@ class Comparison:
 
     error: float
     agreement: float
-
-
-def probes() -> list[tuple[str, str]]:
-    """(question, context) pairs of our own writing, short to long."""
-    content = json.loads((Path(__file__).parent / "probes.json").read_text(encoding="utf-8"))
-    return [(question, entry["context"]) for entry in content for question in entry["questions"]]
 
 
 def check_conversion(source: Source, answerer: QuestionAnswerer) -> float:

@@ -5,7 +5,7 @@ import http.client
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import get_type_hints
@@ -91,6 +91,12 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(settings: Settings, options: argparse.Namespace) -> int:
+    from service.bench.run import bench
+
+    return bench(settings, options)
+
+
 def _read_context(name: str) -> str:
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -133,7 +139,46 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("artifact", nargs="?", type=Path, metavar="ARTIFACT")
     _add_settings(check, {"model", "threads"})
     check.set_defaults(run=_check)
+
+    bench = commands.add_parser("bench", help="measure latency and throughput on this machine")
+    _add_bench(bench)
+    _add_settings(bench, {"model", "threads", "token_budget"})
+    bench.set_defaults(run=_bench)
     return parser
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--mode", choices=("engine", "http", "both"), default="both", help="the library, a server, or both")
+    add("--url", metavar="URL", help="a running server to measure (default: starts one)")
+    add("--questions", type=Path, metavar="FILE", help="SQuAD file or JSON lines (default: built in)")
+    add(
+        "--concurrency",
+        type=_numbers(int),
+        default=[1, 4, 16],
+        metavar="N,N,..",
+        help="callers of the closed loop (default 1,4,16)",
+    )
+    add("--rate", type=_numbers(float), default=[], metavar="R,R,..", help="arrivals per second (open loop)")
+    add("--lengths", type=_numbers(int), default=[], metavar="T,T,..", help="tokens per question, one caller")
+    add("--seconds", type=float, default=5.0, help="per measurement (default 5)")
+    add("--warm-up", type=float, default=1.0, help="seconds before each (default 1)")
+    add("--deadline", type=float, metavar="S", help="seconds sent along as X-Request-Timeout")
+    add("--json", type=Path, metavar="FILE", help="write the figures")
+    add("--html", type=Path, metavar="FILE", help="write a page with plots")
+
+
+def _numbers(kind: type[int] | type[float]) -> Callable[[str], list[float]]:
+    """A parser of positive numbers with commas between."""
+
+    def parse(text: str) -> list[float]:
+        numbers = [kind(part) for part in text.split(",") if part.strip()]
+        if not all(0 < number < float("inf") for number in numbers):
+            raise argparse.ArgumentTypeError(f"{text} holds a number that is not above 0")
+        return list(numbers)
+
+    parse.__name__ = "list of numbers"
+    return parse
 
 
 def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:

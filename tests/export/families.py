@@ -19,7 +19,7 @@ from tokenizers import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXTS = [entry["context"] for entry in json.loads((ROOT / "export/probes.json").read_text("utf-8"))]
+TEXTS = [entry["context"] for entry in json.loads((ROOT / "service/engine/probes.json").read_text("utf-8"))]
 VOCABULARY = 400
 _SIZES = {
     "vocab_size": VOCABULARY,

@@ -8,15 +8,16 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export import parity, verify
+from export import parity
 from export.__main__ import main
 from export.optimize import fusible
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import load_artifact
 from service.engine.parameters import Parameters
+from service.engine.probes import probes
 from tests.export.families import FAMILIES, Family, build
 
-QUESTIONS = verify.probes()[::3]
+QUESTIONS = probes()[::3]
 _BY_NAME = {family.name: family for family in FAMILIES}
 
 

@@ -22,7 +22,9 @@ def main() -> None:
     """Write tests/models/tiny (Hugging Face), tiny-fp32 and tiny-int8 (artifacts)."""
     from export.__main__ import main as export
 
-    texts = [entry["context"] for entry in json.loads((ROOT / "export/probes.json").read_text("utf-8"))]
+    texts = [
+        entry["context"] for entry in json.loads((ROOT / "service/engine/probes.json").read_text("utf-8"))
+    ]
     folder = HERE / "tiny"
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer(texts, 384).save_pretrained(folder)

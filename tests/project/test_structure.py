@@ -13,7 +13,7 @@ LAYERS = [
     ["service.settings"],
     ["service.engine"],
     ["service.engine.cpu"],
-    ["service.engine.parameters"],
+    ["service.engine.parameters", "service.engine.probes"],
     ["service.engine.artifact"],
     ["service.engine.tokenization"],
     ["service.engine.windowing"],
@@ -25,6 +25,11 @@ LAYERS = [
     ["service.app"],
     ["service.gunicorn_conf"],
     ["service.bench"],
+    ["service.bench.workload", "service.bench.machine"],
+    ["service.bench.targets"],
+    ["service.bench.load"],
+    ["service.bench.page"],
+    ["service.bench.run"],
     ["service.__main__"],
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}

@@ -1,0 +1,51 @@
+"""Owns the facts beside the figures: processor, versions, memory of processes; measures no time."""
+
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import tokenizers
+
+from service import __version__
+from service.engine.cpu import available_cpus, cpu_flags, cpu_model
+
+# What decides how fast int8 products are.
+_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "sve")
+
+
+def facts() -> dict[str, object]:
+    """Of this machine and what runs on it."""
+    flags = cpu_flags()
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "cpu_flags": [flag for flag in _FLAGS if flag in flags],
+        "cpus": available_cpus(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "qa_onnx": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "tokenizers": tokenizers.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def memory(pid: int) -> dict[str, float] | None:
+    """RSS of the largest process and PSS of all, MB, of `pid` and its children; None off Linux.
+
+    PSS shares pages that several processes map among them, so the sum is what the machine spends.
+    """
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in (str(pid), *children)]
+    except OSError:
+        return None
+    sizes = [
+        {line.split(":")[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]} for rollup in rollups
+    ]
+    return {
+        "rss_mb": round(max(size["Rss"] for size in sizes) * 1024 / 1e6, 1),
+        "pss_mb": round(sum(size["Pss"] for size in sizes) * 1024 / 1e6, 1),
+    }

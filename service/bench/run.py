@@ -1,0 +1,156 @@
+"""Owns the course of a benchmark: which scenarios, in which order, reported how; knows no HTTP detail."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from service.bench import machine, page
+from service.bench.load import Measurement, Plan, run
+from service.bench.targets import EngineTarget, HttpTarget, SessionTarget, Target, server
+from service.bench.workload import Item, load, of_length
+from service.engine.answering import QuestionAnswerer
+from service.engine.artifact import load_artifact
+from service.settings import Settings
+
+# Callers that a constant rate may keep under way: enough for any queue a server should hold.
+_OPEN_LOOP_CALLERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One row of the report: what is asked how; `tokens` None are the questions as they are."""
+
+    target: str
+    plan: Plan
+    tokens: int | None = None
+
+
+def bench(settings: Settings, options: argparse.Namespace) -> int:
+    """Measure, print the table, write what was asked for; exit status 1 where a question failed."""
+    artifact = load_artifact(settings.model)
+    items = load(options.questions, artifact)
+    workloads = {None: items} | {tokens: of_length(items, tokens, artifact) for tokens in options.lengths}
+    answerer = QuestionAnswerer(
+        artifact, threads=settings.threads or None, token_budget=settings.token_budget
+    )
+    with ExitStack() as stack:
+        targets: dict[str, Target] = {}
+        pid = os.getpid()
+        if options.mode in ("engine", "both"):
+            targets |= {"session": SessionTarget(answerer, []), "engine": EngineTarget(answerer)}
+        if options.mode in ("http", "both"):
+            url, pid = options.url, 0
+            if url is None:
+                url, pid = stack.enter_context(server(_flags(settings)))
+            targets["http"] = HttpTarget(url, options.deadline)
+        results = []
+        scenarios = list(_scenarios(targets, options))
+        total = sum(s.plan.warm_up + s.plan.seconds for s in scenarios)
+        with tqdm(total=total, unit="s", bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s {desc}") as bar:
+            done = 0.0
+            for scenario in scenarios:
+                bar.set_postfix_str(scenario.target, refresh=False)
+                asked = workloads[scenario.tokens]
+                target = targets[scenario.target]
+                if scenario.target == "session":
+                    target = SessionTarget(answerer, asked)
+                before = done
+
+                def progress(seconds: float, before: float = before) -> None:
+                    bar.update(before + seconds - bar.n)
+
+                results.append((scenario, run(target, asked, scenario.plan, progress)))
+                done += scenario.plan.warm_up + scenario.plan.seconds
+        used = machine.memory(pid) if pid else None
+    report = _report(settings, items, options, results, used, answerer)
+    print(_table(results))
+    if used:
+        print(f"memory: PSS {used['pss_mb']} MB, RSS of the largest process {used['rss_mb']} MB")
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if options.html:
+        options.html.write_text(page.render(report, results), encoding="utf-8")
+    summaries = [measured.summary() for _, measured in results]
+    if failed := sum(int(summary["failed"] or 0) for summary in summaries):
+        print(f"{failed} questions got no answer and no refusal.", file=sys.stderr)
+    return 1 if failed or not all(summary["answered"] for summary in summaries) else 0
+
+
+def _scenarios(targets: dict[str, Target], options: argparse.Namespace) -> Iterator[Scenario]:
+    """Callers first, then rates, then lengths; the targets in turn, so that all meet one machine."""
+    plan = Plan(callers=1, seconds=options.seconds, warm_up=options.warm_up)
+    for callers in options.concurrency:
+        for name in targets:
+            yield Scenario(name, replace(plan, callers=callers))
+    for rate in options.rate:
+        for name in targets:
+            if name != "session":
+                yield Scenario(name, replace(plan, callers=_OPEN_LOOP_CALLERS, rate=rate))
+    for tokens in options.lengths:
+        for name in targets:
+            yield Scenario(name, plan, tokens)
+
+
+def _flags(settings: Settings) -> list[str]:
+    """What the measured server must know of these settings; the rest it reads from the environment."""
+    return [
+        *("--model", str(settings.model), "--threads", str(settings.threads)),
+        *("--token-budget", str(settings.token_budget)),
+    ]
+
+
+def _report(
+    settings: Settings,
+    items: Sequence[Item],
+    options: argparse.Namespace,
+    results: Sequence[tuple[Scenario, Measurement]],
+    used: dict[str, float] | None,
+    answerer: QuestionAnswerer,
+) -> dict[str, Any]:
+    manifest = answerer.artifact.manifest
+    return {
+        "machine": machine.facts(),
+        "model": {
+            "path": str(settings.model),
+            "source": manifest["source"],
+            "recipe": manifest.get("recipe"),
+            "sha256": manifest["files"]["model.onnx"]["sha256"],
+            "threads": answerer.threads,
+        },
+        "questions": {
+            "file": str(options.questions) if options.questions else "built in",
+            "count": len(items),
+            "mean_tokens": round(sum(item.tokens for item in items) / len(items), 1),
+        },
+        "memory": used,
+        "scenarios": [
+            {"target": scenario.target, "tokens": scenario.tokens, **measured.summary()}
+            for scenario, measured in results
+        ],
+    }
+
+
+def _table(results: Sequence[tuple[Scenario, Measurement]]) -> str:
+    names = ("p50", "p90", "p95", "p99", "max")
+    lines = [
+        f"{'target':<9}{'load':<15}{'tokens':>7}{'answers/s':>11}"
+        + "".join(f"{name + ' ms':>10}" for name in names)
+        + f"{'refused':>9}{'failed':>8}"
+    ]
+    for scenario, measured in results:
+        figures = measured.summary()
+        plan = scenario.plan
+        load = f"{plan.rate:g}/s" if plan.rate else f"{plan.callers} caller{'s' * (plan.callers > 1)}"
+        lines.append(
+            f"{scenario.target:<9}{load:<15}{scenario.tokens or '-':>7}{figures['per_second']:>11.1f}"
+            + "".join(f"{'-' if figures[n] is None else format(figures[n], '.2f'):>10}" for n in names)
+            + f"{figures['refused']:>9}{figures['failed']:>8}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,57 @@
+"""`python -m service bench` as a user runs it: engine and server, table, JSON and page."""
+
+import json
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+from tests.service.conftest import MODEL, ROOT, environment
+
+
+def bench(python: Path, *flags: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python, "-m", "service", "bench", "--model", MODEL, *map(str, flags)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+
+
+def test_both_modes_with_all_reports(runtime_python: Path, tmp_path: Path) -> None:
+    figures, page = tmp_path / "figures.json", tmp_path / "page.html"
+    quick = ("--seconds", 0.3, "--warm-up", 0.1, "--concurrency", "1,2", "--rate", 20, "--lengths", "40,80")
+    done = bench(runtime_python, *quick, "--json", figures, "--html", page)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(figures.read_text())
+    rows = report["scenarios"]
+    assert len(rows) == 3 * 2 + 2 + 3 * 2
+    assert {row["target"] for row in rows} == {"session", "engine", "http"}
+    for row in rows:
+        assert row["answered"] > 0
+        assert row["failed"] == 0
+        assert row["p50"] <= row["p90"] <= row["p99"] <= row["max"]
+        assert ("infer_p50" in row) == (row["target"] == "http")
+    assert report["machine"]["cpus"] >= 1
+    assert report["model"]["sha256"]
+    assert "answers/s" in done.stdout
+    text = page.read_text()
+    HTMLParser().feed(text)
+    assert text.count("<svg") == 3
+    assert "http://" not in text  # nothing from elsewhere
+    assert "<script" not in text
+
+
+def test_what_cannot_be_measured_is_one_sentence(runtime_python: Path, tmp_path: Path) -> None:
+    for flags in (("--questions", tmp_path / "none"), ("--url", "ftp://nonsense"), ("--lengths", "3")):
+        done = bench(runtime_python, *flags, "--mode", "http", "--seconds", 0.1)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.strip().splitlines()[-1].startswith("qa-onnx: ")
+        assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_gone_is_counted_and_told(runtime_python: Path, free_port: int) -> None:
+    flags = ("--mode", "http", "--url", f"http://127.0.0.1:{free_port}", "--concurrency", 1)
+    done = bench(runtime_python, *flags, "--seconds", 0.1, "--warm-up", 0.1)
+    assert done.returncode == 1
+    assert "got no answer" in done.stderr
