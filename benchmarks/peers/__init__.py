@@ -1,0 +1,1 @@
+"""Owns one file per peer: what it installs and how it answers; the files know nothing of each other."""

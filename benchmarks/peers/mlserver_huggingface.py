@@ -1,0 +1,43 @@
+"""MLServer's Hugging Face runtime, with the pins it needs to start at all."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.worker import Answerer, Setup, http_answerer
+
+TITLE = "MLServer HuggingFace runtime, torch fp32"
+OVER = "HTTP"
+# Its own requirements allow versions it does not work with.
+REQUIREMENTS = [
+    *("mlserver==1.6.1", "mlserver-huggingface==1.6.1", "transformers<4.50", "optimum<1.25"),
+    *("torch==2.13.0", "fastapi<0.116", "starlette<0.47"),
+]
+
+
+def start(setup: Setup) -> Answerer:
+    (setup.work / "settings.json").write_text(
+        json.dumps({"http_port": setup.port, "grpc_port": setup.port + 1, "metrics_port": setup.port + 2})
+    )
+    (setup.work / "model-settings.json").write_text(
+        json.dumps(
+            {
+                "name": "qa",
+                "implementation": "mlserver_huggingface.HuggingFaceRuntime",
+                "parameters": {"extra": {"task": "question-answering", "pretrained_model": setup.model}},
+            }
+        )
+    )
+    command = [str(Path(sys.executable).parent / "mlserver"), "start", str(setup.work)]
+    setup.keep(subprocess.Popen(command, stdout=sys.stderr))  # noqa: S603 - the peer under test
+
+    def entry(name: str, text: str) -> dict[str, object]:
+        return {"name": name, "shape": [1], "datatype": "BYTES", "data": [text]}
+
+    return http_answerer(
+        setup.port,
+        "/v2/models/qa/infer",
+        lambda question, context: {"inputs": [entry("question", question), entry("context", context)]},
+        lambda body: str(json.loads(body["outputs"][0]["data"][0])["answer"]),
+    )

@@ -1,0 +1,16 @@
+"""The question-answering pipeline of transformers 4.57, torch fp32: what most people replace."""
+
+from benchmarks.worker import Answerer, Setup
+
+TITLE = "transformers pipeline, torch fp32"
+OVER = "in process"
+REQUIREMENTS = ["torch==2.13.0", "transformers==4.57.6"]
+
+
+def start(setup: Setup) -> Answerer:
+    import torch
+    from transformers import pipeline
+
+    torch.set_num_threads(setup.threads)
+    ask = pipeline("question-answering", model=setup.model, tokenizer=setup.model, device="cpu")
+    return lambda question, context: ask(question=question, context=context)["answer"]

@@ -1,0 +1,146 @@
+"""Runs inside one peer's environment: starts the peer, answers and times what `compare` asks for.
+
+`python -m benchmarks.worker PEER SETUP_JSON` speaks lines of JSON over stdin and stdout. It needs the
+standard library alone, since every peer has an environment of its own.
+"""
+
+import http.client
+import importlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Answerer = Callable[[str, str], str]
+_START_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a peer is given: the same weights, the same threads, a folder and a port of its own."""
+
+    model: str  # Hugging Face folder
+    artifact: str  # the same weights, exported by this project
+    threads: int
+    work: Path
+    port: int
+    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def keep(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop `process` at the end."""
+        self.children.append(process)
+
+
+def http_answerer(
+    port: int, path: str, ask: Callable[[str, str], object], read: Callable[[Any], str]
+) -> Answerer:
+    """Ask a server on this machine, over one keep-alive connection per thread, once it answers."""
+    local = threading.local()
+
+    def answer(question: str, context: str) -> str:
+        connection = getattr(local, "connection", None)
+        if connection is None:
+            connection = local.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        body = json.dumps(ask(question, context)).encode()
+        try:
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            data = response.read()
+        except (OSError, http.client.HTTPException):
+            local.connection = None
+            raise
+        if response.status != http.client.OK:
+            raise ConnectionError(f"status {response.status}")
+        return read(json.loads(data))
+
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            answer("Who?", "Ann wrote it.")
+            return answer
+        except (OSError, http.client.HTTPException):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def throughput(answer: Answerer, items: list[list[str]], clients: int, seconds: float) -> float:
+    """Answers per second of `clients` that each ask again as soon as they are answered."""
+    counter = itertools.count()
+    done = [0] * clients
+    begin = time.perf_counter()
+
+    def client(number: int) -> None:
+        while time.perf_counter() - begin < seconds:
+            answer(*items[next(counter) % len(items)])
+            done[number] += 1
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done) / (time.perf_counter() - begin)
+
+
+def memory(pids: list[int]) -> float:
+    """PSS in MB of processes and all their descendants."""
+    total, found = 0, list(pids)
+    while found:
+        pid = found.pop()
+        try:
+            found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += next(int(row.split()[1]) for row in rollup.splitlines() if row.startswith("Pss:"))
+    return total * 1024 / 1e6
+
+
+def _serve(setup: Setup, answer: Answerer, requests: Any, replies: Any) -> None:
+    for line in requests:
+        asked = json.loads(line)
+        reply: object
+        if asked["do"] == "ask":
+            answers, seconds = [], []
+            for question, context in asked["items"]:
+                begin = time.perf_counter()
+                answers.append(answer(question, context))
+                seconds.append(time.perf_counter() - begin)
+            reply = {"answers": answers, "seconds": seconds}
+        elif asked["do"] == "throughput":
+            reply = throughput(answer, asked["items"], asked["clients"], asked["seconds"])
+        else:
+            # A server is measured without the client that asks it.
+            reply = memory([child.pid for child in setup.children] or [os.getpid()])
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+def main() -> None:
+    """Start the peer, say so, and serve until stdin ends."""
+    peer, settings = sys.argv[1], json.loads(sys.argv[2])
+    # What libraries print must not get between the replies.
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    setup = Setup(**settings | {"work": Path(settings["work"])})
+    try:
+        answer = importlib.import_module(f"benchmarks.peers.{peer}").start(setup)
+        answer("Who wrote it?", "Ann wrote it in 1931.")
+        replies.write('"ready"\n')
+        replies.flush()
+        _serve(setup, answer, sys.stdin, replies)
+    finally:
+        for child in setup.children:
+            child.terminate()
+
+
+if __name__ == "__main__":
+    main()
