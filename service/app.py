@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import onnxruntime
 import tokenizers
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
+from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from service import __version__, problems, schemas
@@ -14,6 +15,7 @@ from service.batching import Inferred, Turnstile
 from service.engine.answering import Answer, Prepared, QuestionAnswerer
 from service.engine.cpu import cpu_model
 from service.errors import InvalidInput, NotReady
+from service.metrics import Metrics
 from service.settings import Settings
 
 # Seconds a client is ready to wait; the service then refuses rather than work for nobody.
@@ -30,13 +32,28 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
         max_waiting_tokens=settings.max_waiting_tokens,
     )
     app.config["DRAINING"] = False  # set by the server once it has been told to stop
+    metrics = Metrics()
     problems.install(app)
+
+    @app.before_request
+    def arrive() -> None:
+        g.arrived = time.monotonic()
+
+    @app.after_request
+    def leave(response: Response) -> Response:
+        if request.endpoint == "predict":
+            metrics.request(response.status_code, time.monotonic() - g.arrived, turnstile.requests)
+        return response
 
     @app.post("/")
     @app.post("/predict")
     def predict() -> Response:
         with turnstile.admit():
-            return _predict(settings, answerer, turnstile)
+            return _predict(settings, answerer, turnstile, metrics)
+
+    @app.get("/metrics")
+    def figures() -> Response:
+        return Response(metrics.text(), content_type=CONTENT_TYPE_LATEST)
 
     @app.get("/health/live")
     def live() -> Response:
@@ -70,9 +87,11 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     return app
 
 
-def _predict(settings: Settings, answerer: QuestionAnswerer, turnstile: Turnstile) -> Response:
+def _predict(
+    settings: Settings, answerer: QuestionAnswerer, turnstile: Turnstile, metrics: Metrics
+) -> Response:
     """Answer the request being handled, and say how long each stage took."""
-    arrived = time.monotonic()
+    arrived: float = g.arrived
     if not request.is_json:
         raise UnsupportedMediaType
     deadline = arrived + _seconds_allowed(settings)
@@ -103,6 +122,7 @@ def _predict(settings: Settings, answerer: QuestionAnswerer, turnstile: Turnstil
         "infer": inferred.ran,
         "decode": time.monotonic() - started,
     }
+    metrics.answered(stages, len(prepared), sum(item.token_count for item in prepared))
     response.headers["Server-Timing"] = ", ".join(
         f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in stages.items()
     )

@@ -54,6 +54,11 @@ class Turnstile:
         self._tokens = 0  # of those requests, not yet run
         self._seconds_per_token = 0.0  # running mean; 0 until the first run
 
+    @property
+    def requests(self) -> int:
+        """Admitted and not finished."""
+        return self._requests
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Hold one of the places; raises Overloaded when all are taken.

@@ -1,6 +1,10 @@
 """Owns how gunicorn runs the app: processes, threads, signals, log lines; knows no routes."""
 
+import atexit
+import os
+import shutil
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from flask import Flask
@@ -64,11 +68,43 @@ def options(settings: Settings) -> dict[str, Any]:
         # Heartbeats on a disk that stalls would get healthy workers killed; a read-only container
         # has no other place for them.
         "worker_tmp_dir": str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None,
+        **_figures_folder(),
         "control_socket_disable": True,  # it would need a writable home folder
         "loglevel": settings.log_level,
         "accesslog": "-" if settings.access_log else None,
         "when_ready": _announce,
         "pre_request": _notice_draining,
+    }
+
+
+def _figures_folder() -> dict[str, Any]:
+    """Where the workers put their figures, so that whichever is asked can sum over them all.
+
+    Without a place to write, each worker tells its own.
+    """
+    try:
+        folder = mkdtemp(prefix="qa-onnx-", dir=_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
+    except OSError:
+        return {}
+
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # workers inherit this
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+
+    def forget(_: Arbiter, worker: Worker) -> None:
+        """What a worker counted stays; what it had under way is gone."""
+        # Imported before the variable below is set, the library would keep figures to the process.
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid, folder)  # type: ignore[no-untyped-call] # its own
+
+    return {
+        "raw_env": [f"PROMETHEUS_MULTIPROC_DIR={folder}"],
+        "child_exit": forget,
     }
 
 

@@ -96,7 +96,7 @@ Start = Callable[..., Service]
 
 @pytest.fixture(scope="session")
 def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start services on free ports; all are killed at the end of the session."""
+    """Start services on free ports; all are stopped at the end of the session."""
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(*flags: str, host: str = "127.0.0.1", **settings: str) -> Service:
@@ -122,8 +122,8 @@ def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     yield begin
     for process in started:
-        process.kill()
-        process.wait()
+        process.terminate()
+        process.wait(60)
 
 
 @pytest.fixture(scope="session")

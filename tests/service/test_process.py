@@ -151,3 +151,38 @@ def test_a_port_in_use_is_told(service: Service, runtime_python: Path) -> None:
     )
     assert done.returncode != 0
     assert "in use" in done.stderr
+
+
+def test_figures_of_all_workers_and_of_those_gone(start: Start) -> None:
+    def figures(service: Service) -> dict[str, float]:
+        reply = service.get("/metrics")
+        assert reply.headers["Content-Type"].startswith("text/plain")
+        rows = (line.rsplit(" ", 1) for line in reply.data.decode().splitlines() if line[0] != "#")
+        return {name: float(value) for name, value in rows}
+
+    service = start(QA_WORKERS="2")
+    for _ in range(10):  # on connections of their own, so that both workers get some
+        service.ask(ITEM)
+    service.ask({"question": ""})
+    before = figures(service)
+    assert before['qa_requests_total{status="200"}'] == 10
+    assert before['qa_requests_total{status="422"}'] == 1
+    assert before["qa_questions_total"] == 10
+    assert before["qa_tokens_total"] > 100
+    assert before['qa_stage_seconds_count{stage="infer"}'] == 10
+    assert before["qa_request_seconds_count"] == 11
+    for pid in service.workers():
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            after = figures(service)
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert after['qa_requests_total{status="200"}'] == 10
+    leftovers = set(Path("/dev/shm").glob("qa-onnx-*"))  # noqa: S108 - where the figures are kept
+    service.stop()
+    assert len(leftovers - set(Path("/dev/shm").glob("qa-onnx-*"))) == 1  # noqa: S108 - ditto

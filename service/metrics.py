@@ -1,0 +1,65 @@
+"""Owns the figures for monitoring, in Prometheus' text format; knows no route and no text of the user's."""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+# Seconds; from a short question on a fast machine to a deadline.
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The figures of one worker process.
+
+    Under the server all workers write theirs into files of one folder, and `text` sums over them
+    (prometheus_client's multi-process mode, switched on by an environment variable of its own).
+    """
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "qa_requests", "Requests for answers, by HTTP status.", ["status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "qa_request_seconds",
+            "Time from a request's arrival to its response.",
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._stages = Histogram(
+            "qa_stage_seconds",
+            "Time of each stage of an answered request.",
+            ["stage"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._questions = Counter("qa_questions", "Questions answered.", registry=registry)
+        self._tokens = Counter("qa_tokens", "Tokens run through the model.", registry=registry)
+        self._waiting = Gauge(
+            "qa_waiting_requests",
+            "Requests admitted and not yet answered.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+    def request(self, status: int, seconds: float, waiting: int) -> None:
+        """One request for answers is over; `waiting` others are not."""
+        self._requests.labels(str(status)).inc()
+        self._seconds.observe(seconds)
+        self._waiting.set(waiting)
+
+    def answered(self, stages: Mapping[str, float], questions: int, tokens: int) -> None:
+        """A request was answered; `stages` in seconds."""
+        for name, seconds in stages.items():
+            self._stages.labels(name).observe(seconds)
+        self._questions.inc(questions)
+        self._tokens.inc(tokens)
+
+    def text(self) -> bytes:
+        """Everything, of all workers."""
+        everything = CollectorRegistry()
+        try:
+            multiprocess.MultiProcessCollector(everything)  # type: ignore[no-untyped-call] # its own
+        except ValueError:  # no folder is set: this process is alone
+            everything = self._registry
+        return generate_latest(everything)
