@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 from transformers.utils.logging import disable_progress_bar
 
-from export import choose, convert, manifest, optimize, quantize, verify
+from export import choose, convert, manifest, optimize, pack, quantize, verify
 from export.errors import ExportError
 from export.evaluate import evaluate
 from export.source import Source, resolve
@@ -75,7 +75,7 @@ def _build(
         """An artifact folder around one graph, loaded as the service would."""
         folder = work / recipe.name
         folder.mkdir(exist_ok=True)
-        shutil.move(graph, folder / MODEL_FILE)
+        pack.pack(graph, folder)
         shutil.copy(work / "tokenizer.json", folder)
         described(folder, recipe, precision, {}, None)
         return QuestionAnswerer(load_artifact(folder))
@@ -136,7 +136,7 @@ def _build(
             answerer = load(fused, recipe, "fp32")
         else:
             answerer = reference
-        candidates.append(choose.Candidate(recipe, answerer.artifact.model_path, answerer))
+        candidates.append(choose.Candidate(recipe, answerer.artifact.path, answerer))
     gate = choose.Gate(
         options.evaluate[0] if options.evaluate else None, options.evaluate_limit, options.min_f1_ratio
     )
@@ -166,7 +166,7 @@ def _build(
                 f"chosen {entry['chosen']}",
                 file=sys.stderr,
             )
-    folder = chosen.candidate.file.parent
+    folder = chosen.candidate.folder
     described(folder, chosen.candidate.recipe, options.precision, quality, null)
     return folder
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from export.errors import ExportError
 from export.evaluate import Evaluation, evaluate
+from export.pack import size
 from export.quantize import Recipe
 from export.verify import Comparison, compare, milliseconds
 from service.engine.answering import QuestionAnswerer
@@ -21,7 +22,7 @@ class Candidate:
     """A finished graph, loaded as the service would load it."""
 
     recipe: Recipe
-    file: Path
+    folder: Path
     answerer: QuestionAnswerer
 
 
@@ -39,7 +40,7 @@ class Result:
         """For the manifest."""
         row: dict[str, Any] = {
             "recipe": self.candidate.recipe.name,
-            "bytes": self.candidate.file.stat().st_size,
+            "bytes": size(self.candidate.folder),
             "milliseconds_per_probe": round(self.milliseconds, 2),
             "logit_error": round(self.comparison.error, 4),
             "probe_agreement": round(self.comparison.agreement, 4),
@@ -105,7 +106,7 @@ def table(results: Sequence[Result]) -> str:
         scores = result.evaluation
         em, f1 = (f"{scores.exact_match:.2f}", f"{scores.f1:.2f}") if scores else ("-", "-")
         lines.append(
-            f"{result.candidate.recipe.name:<26}{result.candidate.file.stat().st_size / 1e6:>8.1f}"
+            f"{result.candidate.recipe.name:<26}{size(result.candidate.folder) / 1e6:>8.1f}"
             f"{result.milliseconds:>8.2f}{result.comparison.error:>8.4f}"
             f"{result.comparison.agreement:>8.1%}{em:>8}{f1:>8}  {result.verdict}"
         )

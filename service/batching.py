@@ -1,14 +1,14 @@
-"""Owns the model's time: who may run next, who must wait, who is refused; knows no HTTP."""
+"""Owns the cores: what the model runs next and on how many, who waits, who is refused; knows no HTTP."""
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.engine.answering import Prepared, QuestionAnswerer
-from service.engine.session import WindowLogits
+from service.engine.session import WindowLogits, return_memory
 from service.engine.windowing import Window
 from service.errors import DeadlineExceeded, Overloaded
 
@@ -17,6 +17,8 @@ from service.errors import DeadlineExceeded, Overloaded
 TURN_TOKENS = 4096
 # Weight of the newest turn in the running mean of the model's speed.
 _SMOOTHING = 0.2
+# Seconds without a run after which the memory of the runs is given back.
+_REST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +30,30 @@ class Inferred:
     ran: float
 
 
-class Turnstile:
-    """Lets one caller at a time run the model, in order of arrival.
+class _Turn:
+    """Windows that run in one go, and what became of them once `done` is set."""
 
-    One run already uses every CPU the service may use, so runs side by side would share the same
-    cores and only add contention; callers overlap their tokenizing and decoding with it instead.
+    __slots__ = ("asked", "deadline", "done", "error", "logits", "started", "tokens", "took", "windows")
+
+    def __init__(self, windows: Sequence[Window], tokens: int, asked: float, deadline: float) -> None:
+        self.windows = windows
+        self.tokens = tokens
+        self.asked = asked
+        self.deadline = deadline
+        self.done = threading.Event()
+        self.logits: list[WindowLogits] = []
+        self.error: BaseException | None = None
+        self.started = self.took = 0.0
+
+
+class Turnstile:
+    """Runs the model for many callers, in order of arrival.
+
+    Few turns get all cores, one after the other: that is the shortest way for each of them. Once as
+    many wait as there are cores, each gets one, side by side: that gives the most answers, since no
+    core waits for another. The runs have threads of their own, so that a core goes from one turn to
+    the next without waking anybody, and the memory of runs is that of so many threads. Callers
+    tokenize and decode in theirs.
     """
 
     def __init__(
@@ -44,15 +65,18 @@ class Turnstile:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._answerer = answerer
+        self._cores = answerer.threads
         self._max_waiting = max_waiting
         self._max_waiting_tokens = max_waiting_tokens
         self._clock = clock
-        self._lock = threading.Lock()
-        self._busy = False
-        self._queue: deque[threading.Event] = deque()
+        self._changed = threading.Condition()
+        self._free = self._cores
+        self._queue: deque[_Turn] = deque()
         self._requests = 0  # admitted and not finished
         self._tokens = 0  # of those requests, not yet run
-        self._seconds_per_token = 0.0  # running mean; 0 until the first run
+        self._seconds_per_token = 0.0  # of all cores together, running mean; 0 until the first run
+        for number in range(self._cores):
+            threading.Thread(target=self._run_turns, name=f"core-{number}", daemon=True).start()
 
     @property
     def requests(self) -> int:
@@ -65,25 +89,25 @@ class Turnstile:
 
         Meant to be entered before anything is spent on a request, so that refusing one is cheap.
         """
-        with self._lock:
+        with self._changed:
             if self._requests > self._max_waiting:  # the one that runs is not waiting
                 raise self._overloaded()
             self._requests += 1
         try:
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._requests -= 1
 
     def infer(self, prepared: list[Prepared], deadline: float) -> Inferred:
         """Run the windows of one admitted request; `deadline` is a time of the clock.
 
         Raises Overloaded when too many tokens wait, and DeadlineExceeded as soon as the deadline
-        passes, waiting or between turns.
+        passes; a turn that runs by then is finished for nobody.
         """
         windows = [window for item in prepared for window in item.windows]
         tokens = sum(item.token_count for item in prepared)
-        with self._lock:
+        with self._changed:
             # An idle model takes a request of any size.
             if self._tokens and self._tokens + tokens > self._max_waiting_tokens:
                 raise self._overloaded()
@@ -91,29 +115,69 @@ class Turnstile:
         logits: list[WindowLogits] = []
         waited = ran = 0.0
         try:
-            while len(logits) < len(windows):
-                turn: list[Window] = []
-                size = 0
-                for window in windows[len(logits) :]:
-                    if turn and size + len(window.ids) > TURN_TOKENS:
-                        break
-                    turn.append(window)
-                    size += len(window.ids)
-                asked = self._clock()
-                self._enter(deadline)
-                started = self._clock()
-                try:
-                    logits += self._answerer.infer(turn)
-                finally:
-                    took = self._clock() - started
-                    tokens -= size
-                    self._leave(size, took)
-                waited += started - asked
-                ran += took
+            for part in _turns(windows):
+                size = sum(len(window.ids) for window in part)
+                turn = _Turn(part, size, self._clock(), deadline)
+                self._await(turn)
+                with self._changed:
+                    self._tokens -= size
+                tokens -= size
+                logits += turn.logits
+                waited += turn.started - turn.asked
+                ran += turn.took
         finally:
-            with self._lock:
+            with self._changed:
                 self._tokens -= tokens
         return Inferred(logits, waited, ran)
+
+    def _await(self, turn: _Turn) -> None:
+        with self._changed:
+            if self._clock() >= turn.deadline:
+                raise _too_late()
+            self._queue.append(turn)
+            self._changed.notify()
+        if not turn.done.wait(max(0.0, turn.deadline - self._clock())):
+            with self._changed:
+                if turn in self._queue:
+                    self._queue.remove(turn)
+            raise _too_late()
+        if turn.error is not None:
+            raise turn.error
+
+    def _run_turns(self) -> None:
+        """What each of the threads does, for ever."""
+        tidy = True
+        while True:
+            with self._changed:
+                while not (self._queue and self._free):
+                    rested = not self._changed.wait(None if tidy else _REST_SECONDS)
+                    if rested and self._free == self._cores:
+                        return_memory()  # takes about a millisecond, when nobody waits for it
+                        tidy = True
+                tidy = False
+                wide = self._free == self._cores and len(self._queue) < self._cores
+                cores = self._cores if wide else 1
+                turn = self._queue.popleft()
+                self._free -= cores
+                if self._queue and self._free:
+                    self._changed.notify()
+            turn.started = self._clock()
+            try:
+                if turn.started >= turn.deadline:
+                    raise _too_late()
+                turn.logits = self._answerer.infer(turn.windows, narrow=not wide)
+            except BaseException as error:
+                turn.error = error
+            turn.took = self._clock() - turn.started
+            with self._changed:
+                self._free += cores
+                if turn.error is None:
+                    self._learn(turn.took * cores / self._cores / turn.tokens)
+            turn.done.set()
+
+    def _learn(self, seconds_per_token: float) -> None:
+        known = self._seconds_per_token or seconds_per_token
+        self._seconds_per_token = _SMOOTHING * seconds_per_token + (1 - _SMOOTHING) * known
 
     def _overloaded(self) -> Overloaded:
         return Overloaded(
@@ -121,39 +185,19 @@ class Turnstile:
             retry_after=self._tokens * self._seconds_per_token,
         )
 
-    def _enter(self, deadline: float) -> None:
-        with self._lock:
-            if not self._busy:
-                if self._clock() >= deadline:
-                    raise _too_late()
-                self._busy = True
-                return
-            turn = threading.Event()
-            self._queue.append(turn)
-        if turn.wait(max(0.0, deadline - self._clock())) and self._clock() < deadline:
-            return
-        with self._lock:
-            if turn.is_set():  # the turn came together with the deadline: hand it on
-                self._hand_on()
-            else:
-                self._queue.remove(turn)
-        raise _too_late()
 
-    def _leave(self, tokens: int, took: float) -> None:
-        with self._lock:
-            self._tokens -= tokens
-            speed = took / tokens
-            if self._seconds_per_token:
-                speed = _SMOOTHING * speed + (1 - _SMOOTHING) * self._seconds_per_token
-            self._seconds_per_token = speed
-            self._hand_on()
-
-    def _hand_on(self) -> None:
-        """Pass the model to the longest waiting caller; the lock is held."""
-        if self._queue:
-            self._queue.popleft().set()
-        else:
-            self._busy = False
+def _turns(windows: Sequence[Window]) -> Iterator[list[Window]]:
+    """Windows in order, in parts of at most TURN_TOKENS; one longer than that is a part of its own."""
+    part: list[Window] = []
+    size = 0
+    for window in windows:
+        if part and size + len(window.ids) > TURN_TOKENS:
+            yield part
+            part, size = [], 0
+        part.append(window)
+        size += len(window.ids)
+    if part:
+        yield part
 
 
 def _too_late() -> DeadlineExceeded:

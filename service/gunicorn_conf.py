@@ -49,6 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
             self.artifact,
             threads=settings.threads or None,
             token_budget=settings.token_budget,
+            concurrent=True,
         )
         return create_app(settings, answerer)
 

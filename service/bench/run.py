@@ -16,7 +16,7 @@ from service.bench.load import Measurement, Plan, run
 from service.bench.targets import EngineTarget, HttpTarget, SessionTarget, Target, server
 from service.bench.workload import Item, load, of_length
 from service.engine.answering import QuestionAnswerer
-from service.engine.artifact import load_artifact
+from service.engine.artifact import WEIGHTS_FILE, load_artifact
 from service.settings import Settings
 
 # Callers that a constant rate may keep under way: enough for any queue a server should hold.
@@ -38,7 +38,10 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
     items = load(options.questions, artifact)
     workloads = {None: items} | {tokens: of_length(items, tokens, artifact) for tokens in options.lengths}
     answerer = QuestionAnswerer(
-        artifact, threads=settings.threads or None, token_budget=settings.token_budget
+        artifact,
+        threads=settings.threads or None,
+        token_budget=settings.token_budget,
+        concurrent=True,
     )
     with ExitStack() as stack:
         targets: dict[str, Target] = {}
@@ -121,7 +124,7 @@ def _report(
             "path": str(settings.model),
             "source": manifest["source"],
             "recipe": manifest.get("recipe"),
-            "sha256": manifest["files"]["model.onnx"]["sha256"],
+            "sha256": manifest["files"][WEIGHTS_FILE]["sha256"],
             "threads": answerer.threads,
         },
         "questions": {

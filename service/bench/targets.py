@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from service.errors import QAError
 
 _STARTUP_SECONDS = 60
 OK, REFUSED = 200, 429
+_FOREVER = 3600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,12 @@ class SessionTarget:
 
     def __init__(self, answerer: QuestionAnswerer, items: list[Item]) -> None:
         self._answerer = answerer
+        self._turnstile = Turnstile(answerer, max_waiting=1 << 30, max_waiting_tokens=1 << 60)
         self._prepared = {item: answerer.prepare(item.question, item.context, Parameters()) for item in items}
-        self._lock = threading.Lock()
 
     def connect(self) -> Ask:
         def ask(item: Item) -> Reply:
-            with self._lock:  # one run has all threads, see Turnstile
-                self._answerer.infer(self._prepared[item].windows)
+            self._turnstile.infer([self._prepared[item]], time.monotonic() + _FOREVER)
             return Reply(OK, {})
 
         return ask
@@ -68,7 +67,7 @@ class EngineTarget:
     def connect(self) -> Ask:
         def ask(item: Item) -> Reply:
             prepared = self._answerer.prepare(item.question, item.context, Parameters())
-            inferred = self._turnstile.infer([prepared], time.monotonic() + 3600)
+            inferred = self._turnstile.infer([prepared], time.monotonic() + _FOREVER)
             self._answerer.decode(prepared, inferred.logits)
             return Reply(OK, {})
 

@@ -59,16 +59,25 @@ class QuestionAnswerer:
     """A loaded artifact. Any thread may call any method; nothing is kept between calls."""
 
     def __init__(
-        self, artifact: Artifact, *, threads: int | None = None, token_budget: int = TOKEN_BUDGET
+        self,
+        artifact: Artifact,
+        *,
+        threads: int | None = None,
+        token_budget: int = TOKEN_BUDGET,
+        concurrent: bool = False,
     ) -> None:
         """Load tokenizer and graph; `threads` None takes every CPU this process may use.
+
+        `concurrent` readies it for narrow runs, see `infer`.
 
         Raises ArtifactError where either cannot be loaded.
         """
         self.artifact = artifact
         self.threads = threads or available_cpus()
         self._tokenizer = TextTokenizer(artifact)
-        self._session = Session(artifact, threads=self.threads, token_budget=token_budget)
+        self._session = Session(
+            artifact, threads=self.threads, token_budget=token_budget, concurrent=concurrent
+        )
 
     def answer(
         self, items: Sequence[tuple[str, str]], parameters: Parameters | None = None
@@ -115,9 +124,12 @@ class QuestionAnswerer:
         )
         return Prepared(context, tokens, windows, parameters)
 
-    def infer(self, windows: Sequence[Window]) -> list[WindowLogits]:
-        """Logits of every window, of one question or of many, in the order given."""
-        return self._session.run(windows)
+    def infer(self, windows: Sequence[Window], *, narrow: bool = False) -> list[WindowLogits]:
+        """Logits of every window, of one question or of many, in the order given.
+
+        `narrow` takes one core, so that as many calls as there are cores may run side by side.
+        """
+        return self._session.run(windows, narrow=narrow)
 
     def decode(self, prepared: Prepared, logits: Sequence[WindowLogits]) -> list[Answer]:
         """Turn the logits of `prepared.windows` into answers, best first; never empty."""

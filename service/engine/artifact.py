@@ -11,6 +11,7 @@ from service.errors import ArtifactError
 
 FORMAT = 1
 MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"  # beside it, by ONNX's rule for external data
 TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_FILE = "manifest.json"
 
@@ -61,7 +62,7 @@ def load_artifact(path: Path, *, verify: bool = True) -> Artifact:
             f"{path / MANIFEST_FILE} is not a valid manifest ({type(error).__name__}: {error}): "
             "export the model again."
         ) from error
-    for name in (MODEL_FILE, TOKENIZER_FILE):
+    for name in (MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
         if name not in files:
             raise ArtifactError(f"{path / MANIFEST_FILE} lists no {name}: export the model again.")
     for name, (sha256, size) in files.items():

@@ -1,5 +1,7 @@
 """Owns the ONNX Runtime session: batches of windows in, logits out; knows no text and no spans."""
 
+import contextlib
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,62 +35,87 @@ class WindowLogits:
 
 
 class Session:
-    """One loaded model. `run` may be called from any thread; callers share one thread pool."""
+    """One loaded model, in two shapes. Any thread may call `run`; see there for how many at once.
 
-    def __init__(self, artifact: Artifact, *, threads: int, token_budget: int) -> None:
+    The wide shape gives all threads to one run, for the least latency. The narrow one runs in the
+    caller's thread alone: as many of those side by side as there are cores give the most answers,
+    since no core waits for another (2 cores: 254 against 240 answers per second, and 225 against 155
+    when Python works beside them). What both hold of the weights was freed elsewhere: without ONNX
+    Runtime's arena, two shapes take the memory that one took with it, at the same speed.
+    """
+
+    def __init__(self, artifact: Artifact, *, threads: int, token_budget: int, concurrent: bool) -> None:
         """Load the graph to run on `threads` cores, at most `token_budget` tokens at a time.
 
         An int8 graph takes one window at a time: dynamic quantization scales a whole batch by its
         largest activation, so an answer would depend on what happened to run beside it. From 128
         tokens on that costs nothing; below it costs up to a fifth of the throughput.
 
-        Raises ArtifactError where ONNX Runtime refuses the graph or the graph asks for inputs
-        that no tokenizer gives.
+        `concurrent` loads the narrow shape too. Raises ArtifactError where ONNX Runtime refuses the
+        graph or the graph asks for inputs that no tokenizer gives.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only: warnings about the graph help no operator
-        # Threads spin inside a run, where the next kernel is microseconds away, and sleep
-        # between runs: an idle service must not burn a core of a small VM.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Every length is a new shape: patterns remembered per shape would only grow.
-        options.enable_mem_pattern = False
-        try:
-            self._session = ort.InferenceSession(
-                str(artifact.model_path),
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=_SLOWER_FUSIONS,
-            )
-        except Exception as error:  # the C++ side raises its own family, rooted in Exception
-            raise ArtifactError(
-                f"ONNX Runtime {ort.__version__} cannot load {artifact.model_path}: {error}"
-            ) from error
-        self._inputs = {node.name for node in self._session.get_inputs()}
+        self._wide = _load(artifact, threads)
+        self._narrow = _load(artifact, 1) if concurrent and threads > 1 else self._wide
+        return_memory()
+        self._inputs = {node.name for node in self._wide.get_inputs()}
         if unknown := self._inputs - _FEEDS:
             raise ArtifactError(f"{artifact.model_path} wants inputs nobody can give it: {sorted(unknown)}.")
         self._outputs = [artifact.start_output, artifact.end_output]
-        if missing := set(self._outputs) - {node.name for node in self._session.get_outputs()}:
+        if missing := set(self._outputs) - {node.name for node in self._wide.get_outputs()}:
             raise ArtifactError(f"{artifact.model_path} has no outputs named {sorted(missing)}.")
         self._pad_id = artifact.pad_id
         self._token_budget = token_budget if artifact.precision == "fp32" else 1
 
-    def run(self, windows: Sequence[Window]) -> list[WindowLogits]:
-        """Logits of every window, in the order given."""
+    def run(self, windows: Sequence[Window], *, narrow: bool = False) -> list[WindowLogits]:
+        """Logits of every window, in the order given.
+
+        Wide runs side by side are right but slow each other down; `narrow` ones do not.
+        """
+        session = self._narrow if narrow else self._wide
         logits: list[WindowLogits | None] = [None] * len(windows)
         for batch in batch_windows(windows, self._token_budget, self._pad_id):
-            start, end = self._run_batch(batch)  # (windows, padded tokens) each
+            start, end = self._run_batch(session, batch)  # (windows, padded tokens) each
             for row, index in enumerate(batch.order):
                 tokens = len(windows[index].ids)
                 logits[index] = WindowLogits(start[row, :tokens], end[row, :tokens])
         return [found for found in logits if found is not None]
 
-    def _run_batch(self, batch: Batch) -> tuple[Logits, Logits]:
+    def _run_batch(self, session: ort.InferenceSession, batch: Batch) -> tuple[Logits, Logits]:
         feeds = {
             "input_ids": batch.ids,
             "attention_mask": batch.mask,
             "token_type_ids": batch.types,
         }
-        start, end = self._session.run(self._outputs, {name: feeds[name] for name in self._inputs})
+        start, end = session.run(self._outputs, {name: feeds[name] for name in self._inputs})
         return np.asarray(start, dtype=np.float32), np.asarray(end, dtype=np.float32)
+
+
+def _load(artifact: Artifact, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: warnings about the graph help no operator
+    # Threads spin inside a run, where the next kernel is microseconds away, and sleep between
+    # runs: an idle service must not burn a core of a small VM.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Every length is a new shape: patterns remembered per shape would only grow.
+    options.enable_mem_pattern = False
+    # It keeps the largest memory ever asked for; the allocator of the C library is as fast here.
+    options.enable_cpu_mem_arena = False
+    try:
+        return ort.InferenceSession(
+            str(artifact.model_path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=_SLOWER_FUSIONS,
+        )
+    except Exception as error:  # the C++ side raises its own family, rooted in Exception
+        raise ArtifactError(
+            f"ONNX Runtime {ort.__version__} cannot load {artifact.model_path}: {error}"
+        ) from error
+
+
+def return_memory() -> None:
+    """Give back what was freed: after loading as much as the weights, after a busy time even more."""
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -170,7 +170,7 @@ def test_stops_cleanly(docker: Docker, container: Container) -> None:
 def test_refuses_an_altered_model(docker: Docker, image: str, tmp_path: Path) -> None:
     altered = tmp_path / "model"
     shutil.copytree(ROOT / "models/default", altered)
-    with (altered / "model.onnx").open("r+b") as file:
+    with (altered / "model.onnx.data").open("r+b") as file:
         file.seek(1000)
         byte = file.read(1)
         file.seek(1000)
@@ -182,5 +182,5 @@ def test_refuses_an_altered_model(docker: Docker, image: str, tmp_path: Path) ->
         text=True,
     )
     assert done.returncode == 2
-    assert "/model/model.onnx" in done.stderr
+    assert "/model/model.onnx.data" in done.stderr
     assert "Traceback" not in done.stderr

@@ -47,13 +47,13 @@ def test_missing_folder(tmp_path: Path) -> None:
     assert str(tmp_path / "none") in refusal(tmp_path / "none")
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"])
 def test_missing_file(model: Path, name: str) -> None:
     (model / name).unlink()
     assert name in refusal(model)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
 def test_altered_byte(model: Path, name: str) -> None:
     data = bytearray((model / name).read_bytes())
     data[len(data) // 2] ^= 1

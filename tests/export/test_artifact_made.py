@@ -50,7 +50,7 @@ def test_the_same_source_gives_the_same_bytes(
             env=os.environ | {"PYTHONHASHSEED": seed},
         )
         assert done.returncode == 0, done.stderr
-        models.append((output / "model.onnx").read_bytes())
+        models.append([(output / name).read_bytes() for name in ("model.onnx", "model.onnx.data")])
         for stage in ("source", "convert", "quantize", "verify", "evaluate"):
             assert any(line.startswith(stage) for line in done.stderr.splitlines()), done.stderr
         assert recipe in done.stderr
@@ -68,7 +68,7 @@ def test_the_manifest_tells_what_was_done(tiny: Path, tmp_path: Path) -> None:
     assert manifest["max_length"] == 200
     assert manifest["special_ids"] == {"cls": 2, "sep": 3, "pad": 0, "unk": 1}
     assert set(manifest["tools"]) >= {"torch", "transformers", "optimum", "onnxruntime"}
-    assert set(manifest["files"]) == {"model.onnx", "tokenizer.json"}
+    assert set(manifest["files"]) == {"model.onnx", "model.onnx.data", "tokenizer.json"}
     assert {path.name for path in output.iterdir()} == {*manifest["files"], "manifest.json"}
     assert manifest["quality"]["conversion_error"] < 1e-3
     (candidate,) = manifest["quality"]["candidates"]

@@ -100,7 +100,8 @@ def test_a_hub_model_is_pinned_to_its_commit(hub: Hub, tmp_path: Path, export: E
     done = export(*flags, "--output", tmp_path / "two", env=hub.environment(HF_HUB_OFFLINE="1"))
     assert done.returncode == 0, done.stderr
     assert hub.paths == []
-    assert (tmp_path / "two/model.onnx").read_bytes() == (tmp_path / "one/model.onnx").read_bytes()
+    for name in ("model.onnx", "model.onnx.data"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert json.loads((tmp_path / "two/manifest.json").read_text())["source"]["commit"] == COMMIT
 
 

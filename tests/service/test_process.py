@@ -126,9 +126,9 @@ def test_start_refuses_in_one_sentence(runtime_python: Path, tmp_path: Path) -> 
     assert str(tmp_path / "none") in refuse(runtime_python, QA_MODEL=str(tmp_path / "none"))
     altered = tmp_path / "altered"
     shutil.copytree(MODEL, altered)
-    with (altered / "model.onnx").open("r+b") as file:
+    with (altered / "model.onnx.data").open("r+b") as file:
         file.truncate(1000)
-    assert str(altered / "model.onnx") in refuse(runtime_python, QA_MODEL=str(altered))
+    assert str(altered / "model.onnx.data") in refuse(runtime_python, QA_MODEL=str(altered))
     assert "QA_PROT" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_PROT="1")
     assert "--threads" in refuse(runtime_python, "--threads", "-1", QA_MODEL=str(MODEL))
 

@@ -130,7 +130,7 @@ def test_a_bug_is_told_without_its_insides(
 ) -> None:
     answerer = QuestionAnswerer(load_artifact(MODEL), threads=1)
 
-    def broken(self: QuestionAnswerer, windows: object) -> None:
+    def broken(self: QuestionAnswerer, windows: object, **_: object) -> None:
         raise RuntimeError(SECRET)
 
     monkeypatch.setattr(QuestionAnswerer, "infer", broken)

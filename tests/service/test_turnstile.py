@@ -44,15 +44,18 @@ class Session:
     """A session that stays inside `infer` until it is let go, one call at a time."""
 
     clock: Clock
+    threads: int = 1
     seconds: float = 0.0
     blocked: bool = False
     fails: bool = False
     calls: list[list[Windows]] = field(default_factory=list)
+    narrow: list[bool] = field(default_factory=list)
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
-    def infer(self, windows: list[Windows]) -> list[str]:
+    def infer(self, windows: list[Windows], *, narrow: bool) -> list[str]:
         self.calls.append(windows)
+        self.narrow.append(narrow)
         self.entered.release()
         if self.blocked:
             assert self.go.acquire(timeout=10)
@@ -235,3 +238,39 @@ def test_a_turn_that_comes_with_its_deadline_is_handed_on() -> None:
         thread.join(10)
     assert isinstance(late_outcome[0], DeadlineExceeded)
     assert third_outcome[0].logits == ["c1"]
+
+
+def test_one_caller_has_all_cores_and_many_have_one_each() -> None:
+    session = Session(Clock(), threads=2, blocked=True)
+    turns = turnstile(session)
+    threads = [aside(partial(turns.infer, item("first", 1), deadline=200))[0]]
+    assert session.entered.acquire(timeout=10)
+    for number, owner in enumerate("abc"):
+        threads.append(aside(partial(turns.infer, item(owner, 1), deadline=200))[0])
+        waiting(turns, number + 1)
+    assert not session.entered.acquire(timeout=0.05)  # nobody runs beside a wide run
+    session.go.release()
+    assert session.entered.acquire(timeout=10)  # two wait for two cores: side by side
+    assert session.entered.acquire(timeout=10)
+    assert not session.entered.acquire(timeout=0.05)
+    for _ in range(3):
+        session.go.release()
+    for thread in threads:
+        thread.join(10)
+    assert next(call[0].owner for call in session.calls) == "first"
+    assert session.narrow[:3] == [False, True, True]
+    session.go.release()
+    turns.infer(item("alone", 1), deadline=200)
+    assert session.narrow[-1] is False
+
+
+def test_a_caller_whose_deadline_passes_while_it_runs_is_told_at_once() -> None:
+    session = Session(Clock(), blocked=True)
+    turns = turnstile(session)
+    with pytest.raises(DeadlineExceeded):
+        turns.infer(item("a", 7), deadline=session.clock.now + 0.05)
+    assert len(session.calls) == 1
+    session.go.release()
+    session.go.release()
+    assert cast(list[str], turns.infer(item("b", 7), deadline=200).logits) == ["b7"]
+    assert turns._tokens == 0
