@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         help="unanswerable examples to make, as a share of the answered questions",
     )
+    add("--average-with-base", action="store_true", help="leave the mean of a fine-tuned base and the result")
     add("--checkpoint-minutes", type=_number(float, 0), default=3.0, help="between checkpoints")
     add("--restart", action="store_true", help="discard an earlier checkpoint or output")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")

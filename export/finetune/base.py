@@ -88,6 +88,12 @@ def check_room(tokenizer: PreTrainedTokenizerFast, max_seq_length: int, doc_stri
         )
 
 
+def has_answer_head(base: Base) -> bool:
+    """Whether `base` was fine-tuned for question answering before."""
+    architectures = AutoConfig.from_pretrained(base.location).architectures or []
+    return any(name.endswith("ForQuestionAnswering") for name in architectures)
+
+
 def load_model(base: Base, *, dropout: float | None = None, eager: bool = False) -> Any:
     """The model in fp32 with a question-answering head, random where `base` has none.
 

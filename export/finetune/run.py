@@ -14,12 +14,28 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from export.finetune import FinetuneError
-from export.finetune.base import Base, check_room, find_base, load_model, load_tokenizer, token_limit
+from export.finetune.base import (
+    Base,
+    check_room,
+    find_base,
+    has_answer_head,
+    load_model,
+    load_tokenizer,
+    token_limit,
+)
 from export.finetune.batches import Vocabulary
 from export.finetune.checkpoint import Checkpoint
 from export.finetune.examples import Example, Feature, build_examples, build_features
 from export.finetune.teacher import Soft, Teacher, teach
-from export.finetune.training import Execution, Outcome, Recipe, bf16_is_fast, can_compile, train
+from export.finetune.training import (
+    Execution,
+    Outcome,
+    Recipe,
+    average,
+    bf16_is_fast,
+    can_compile,
+    train,
+)
 from export.squad import DataError, SquadFile, read_squad
 
 RECORD = "training.json"  # its presence marks a folder as this stage's own
@@ -47,6 +63,7 @@ class Options:
     temperature: float
     hide_fraction: float
     no_answer_fraction: float
+    average_with_base: bool
     checkpoint_minutes: float
     restart: bool
     device: str
@@ -78,6 +95,10 @@ def finetune(options: Options) -> None:
     tokenizer = load_tokenizer(base)
     torch.manual_seed(options.seed)  # the new head
     model = load_model(base, dropout=options.dropout, eager=execution.compile)
+    if options.average_with_base and not has_answer_head(base):
+        raise FinetuneError(
+            f"{base.id} has no question-answering head to average with: leave --average-with-base out."
+        )
     if options.max_seq_length > (limit := token_limit(tokenizer, model)):
         raise FinetuneError(f"{base.id} takes at most {limit} tokens: pass --max-seq-length {limit} or less.")
     check_room(tokenizer, options.max_seq_length, options.doc_stride)
@@ -110,6 +131,8 @@ def finetune(options: Options) -> None:
         checkpoint.begin(arguments, options.restart)
         soft = _teach(features, teacher, options, execution, checkpoint)
         outcome = train(model, features, soft, vocabulary, takes_types, recipe, execution, checkpoint)
+        if options.average_with_base:
+            average(model, load_model(base))
         _save(options.output, model, tokenizer, _record(arguments, counts, execution, outcome))
         checkpoint.remove()
     print(f"saved {options.output}", file=sys.stderr)

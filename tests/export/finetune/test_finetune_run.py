@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,22 @@ class TestTraining:
         start = load_file(bert / "model.safetensors")[name]
         assert torch.equal(load_file(frozen / "model.safetensors")[name], start)
         assert not torch.equal(load_file(trained / "model.safetensors")[name], start)
+
+    def test_the_mean_with_the_base(
+        self, bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        plain, mean = tmp_path / "plain", tmp_path / "mean"
+        assert main(command(bert, squad, plain)) == 0
+        assert main(command(bert, squad, mean, "--average-with-base")) == 0
+        base, end, middle = (load_file(f / "model.safetensors") for f in (bert, plain, mean))
+        assert all(torch.equal(middle[name], (base[name] + end[name]) / 2) for name in middle)
+        assert not all(torch.equal(end[name], base[name]) for name in end)
+        headless = tmp_path / "headless"
+        shutil.copytree(bert, headless)
+        config = json.loads((headless / "config.json").read_text()) | {"architectures": ["BertModel"]}
+        (headless / "config.json").write_text(json.dumps(config))
+        assert main(command(headless, squad, tmp_path / "no", "--average-with-base")) == 2
+        assert "--average-with-base" in capsys.readouterr().err.splitlines()[-1]
 
     def test_killed_and_resumed_is_bit_for_bit_the_same(
         self, bert: Path, squad: Path, tmp_path: Path
