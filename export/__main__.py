@@ -16,13 +16,13 @@ from typing import Any
 import transformers
 from transformers.utils.logging import disable_progress_bar
 
-from export import choose, convert, manifest, optimize, pack, quantize, verify
+from export import choose, convert, manifest, optimize, pack, quantize, smooth, verify
 from export.errors import ExportError
 from export.evaluate import evaluate
 from export.source import Source, resolve
 from export.squad import DataError
 from service.engine.answering import QuestionAnswerer
-from service.engine.artifact import MODEL_FILE, load_artifact
+from service.engine.artifact import MODEL_FILE, TOKENIZER_FILE, load_artifact
 from service.engine.cpu import TARGETS, supports
 from service.errors import QAError
 
@@ -76,7 +76,7 @@ def _build(
         folder = work / recipe.name
         folder.mkdir(exist_ok=True)
         pack.pack(graph, folder)
-        shutil.copy(work / "tokenizer.json", folder)
+        shutil.copy(work / TOKENIZER_FILE, folder)
         described(folder, recipe, precision, {}, None)
         return QuestionAnswerer(load_artifact(folder))
 
@@ -119,6 +119,8 @@ def _build(
                 graph = graphs[recipe.fused]
                 assert graph is not None  # noqa: S101 - recipes without a graph are gone
                 quantized[recipe.name] = work / f"{recipe.name}.onnx"
+                if recipe.smooth:
+                    graph = _smoothed(graph, work, facts.question_first)
                 quantize.quantize(graph, recipe, options.target, quantized[recipe.name])
                 quantize.strip(quantized[recipe.name])
                 note(quantized[recipe.name], recipe.name)
@@ -169,6 +171,12 @@ def _build(
     folder = chosen.candidate.folder
     described(folder, chosen.candidate.recipe, options.precision, quality, null)
     return folder
+
+
+def _smoothed(graph: Path, work: Path, question_first: bool) -> Path:
+    output = work / f"smooth-{graph.name}"
+    smooth.smooth(graph, work / TOKENIZER_FILE, question_first, output)
+    return output
 
 
 def _recipes(options: argparse.Namespace) -> Sequence[quantize.Recipe]:

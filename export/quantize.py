@@ -14,11 +14,16 @@ _REDUCED_RANGE = {"portable": True, "avx2": True, "avx512_vnni": False, "arm64":
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One way to make model.onnx; `per_channel` gives every output of a weight its own scale."""
+    """One way to make model.onnx.
+
+    `per_channel` gives every output of a weight its own scale; `smooth` evens out the channels of
+    the activations before.
+    """
 
     name: str
     fused: bool
     per_channel: bool = False
+    smooth: bool = False
 
 
 FP32 = (Recipe("plain-fp32", fused=False), Recipe("fused-fp32", fused=True))
@@ -28,6 +33,8 @@ INT8 = (
     Recipe("plain-int8-per-channel", fused=False, per_channel=True),
     Recipe("fused-int8-per-tensor", fused=True),
     Recipe("fused-int8-per-channel", fused=True, per_channel=True),
+    Recipe("plain-int8-smooth", fused=False, per_channel=True, smooth=True),
+    Recipe("fused-int8-smooth", fused=True, per_channel=True, smooth=True),
 )
 
 

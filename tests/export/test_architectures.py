@@ -42,7 +42,7 @@ def test_family(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     int8 = exported(source, tmp_path / "int8")
     assert int8.artifact.precision == "int8"
     candidates = int8.artifact.manifest["quality"]["candidates"]
-    assert len(candidates) == (4 if fusible(family.name) else 2)
+    assert len(candidates) == (6 if fusible(family.name) else 3)
     assert all(candidate["logit_error"] < 0.5 for candidate in candidates)
     graph = onnx.load(int8.artifact.model_path)
     assert any(node.op_type == "DynamicQuantizeLinear" for node in graph.graph.node) or any(

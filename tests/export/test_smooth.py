@@ -1,0 +1,46 @@
+"""Smoothing changes where the large numbers are, never what the graph computes."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import numpy_helper
+
+from export.smooth import smooth
+from service.engine.probes import probes
+from tests.export.conftest import ROOT
+
+TINY = ROOT / "tests/models/tiny-fp32"
+
+
+def test_the_function_stays(tmp_path: Path) -> None:
+    model = onnx.load(str(TINY / "model.onnx"))
+    # An outlier as trained models have: one channel of a layer norm 50 times the others.
+    (gain,) = (t for t in model.graph.initializer if t.name == "bert.embeddings.LayerNorm.weight")
+    values = numpy_helper.to_array(gain).copy()
+    values[3] *= 50
+    gain.CopyFrom(numpy_helper.from_array(values, gain.name))
+    graph, smoothed = tmp_path / "graph.onnx", tmp_path / "smoothed.onnx"
+    onnx.save(model, str(graph))
+    scaled = smooth(graph, TINY / "tokenizer.json", True, smoothed)
+    assert scaled >= 3  # query, key and value of the first layer at least
+    kinds = [[node.op_type for node in onnx.load(str(f)).graph.node] for f in (graph, smoothed)]
+    assert kinds[1].count("Mul") == kinds[0].count("Mul") + scaled
+    sessions = [ort.InferenceSession(str(f), providers=["CPUExecutionProvider"]) for f in (graph, smoothed)]
+    ids = np.arange(5, 90, dtype=np.int64)[None]
+    feeds = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+    }
+    for before, after in zip(*(session.run(None, feeds) for session in sessions), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4 * np.abs(before).max())
+
+
+def test_a_graph_without_outliers_is_left_as_it_is(tmp_path: Path) -> None:
+    assert len(probes()) > 20
+    output = tmp_path / "same.onnx"
+    graph = tmp_path / "graph.onnx"
+    onnx.save(onnx.load(str(TINY / "model.onnx")), str(graph))
+    assert smooth(graph, TINY / "tokenizer.json", True, output) == 0
