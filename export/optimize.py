@@ -8,7 +8,7 @@ from onnxruntime.transformers.optimizer import optimize_model
 
 # Architectures whose attention the BERT patterns recognise. For the others ONNX Runtime's own
 # rewriting at load time is all there is.
-_BERT_LIKE = {"bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "albert", "mpnet"}
+_BERT_LIKE = {"bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "albert"}
 
 
 def fusible(architecture: str) -> bool:
