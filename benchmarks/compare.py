@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
+from service.engine.artifact import WEIGHTS_FILE
 from service.engine.cpu import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,7 +121,8 @@ def _install(name: str, work: Path) -> Path:
         venv = work / "qa_onnx"
         _run([str(ROOT / "deploy/install.sh"), "runtime", str(venv)])
         return venv / "bin/python"
-    pins = import_module(f"benchmarks.peers.{name}").REQUIREMENTS
+    peer = import_module(f"benchmarks.peers.{name}")
+    pins = peer.REQUIREMENTS
     venv = work / f"{name}-{hashlib.sha256(' '.join(pins).encode()).hexdigest()[:8]}"
     python = venv / "bin/python"
     if not (venv / "done").exists():
@@ -132,6 +134,8 @@ def _install(name: str, work: Path) -> Path:
             index = os.environ.get("TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
             _run([*install, "--no-deps", "--index-url", index, "--retries", "1", f"{torch[0]}+cpu"])
         _run([*install, *pins])
+        if unwanted := getattr(peer, "UNWANTED", []):
+            _run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *unwanted])
         (venv / "done").touch()
     return python
 
@@ -168,8 +172,9 @@ def _start(name: str, python: Path, options: argparse.Namespace) -> Running:
     assert process.stdout is not None  # noqa: S101 - opened as a pipe
     if process.stdout.readline() != '"ready"\n':
         process.wait()
-        last = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no message"]
-        raise PeerError(f"does not start: {last[-1][:200]}")
+        lines = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no message"]
+        errors = [line for line in lines if "Error: " in line] or lines
+        raise PeerError(f"does not start: {errors[-1][:200]}")
     seconds = time.perf_counter() - begin
     size = sum(file.lstat().st_size for file in python.parent.parent.rglob("*") if not file.is_dir())
     return Running(name, process, seconds, size / 1e6)
@@ -203,7 +208,10 @@ def _report(
         "machine": results.machine(options.threads),
         "questions": len(pairs),
         "rounds": options.rounds,
-        "command": "python -m benchmarks.compare " + " ".join(sys.argv[1:]),
+        "command": "python -m benchmarks.compare --model HF_FOLDER --artifact ARTIFACT --squad FILE "
+        f"--questions {options.questions} --rounds {options.rounds} --seconds {options.seconds:g} "
+        f"--threads {options.threads}",
+        "artifact_sha256": hashlib.sha256((options.artifact / WEIGHTS_FILE).read_bytes()).hexdigest(),
         "peers": rows,
         "failed": {import_module(f"benchmarks.peers.{n}").TITLE: reason for n, reason in failed.items()},
     }

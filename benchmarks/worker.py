@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 Answerer = Callable[[str, str], str]
-_START_SECONDS = 300
+_START_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,39 @@ class Setup:
     port: int
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def keep(self, process: subprocess.Popen[bytes]) -> None:
+    def keep(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
         """Stop `process` at the end."""
         self.children.append(process)
+        return process
 
 
 def http_answerer(
-    port: int, path: str, ask: Callable[[str, str], object], read: Callable[[Any], str]
+    server: subprocess.Popen[bytes],
+    port: int,
+    path: str,
+    ask: Callable[[str, str], object],
+    read: Callable[[Any], str],
 ) -> Answerer:
-    """Ask a server on this machine, over one keep-alive connection per thread, once it answers."""
+    """Ask a server on this machine, over one keep-alive connection per thread, once it answers.
+
+    Raises what a request raises when `server` ends before.
+    """
     local = threading.local()
 
     def answer(question: str, context: str) -> str:
-        connection = getattr(local, "connection", None)
-        if connection is None:
-            connection = local.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         body = json.dumps(ask(question, context)).encode()
+        known = getattr(local, "connection", None)
+        connection = known or http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        local.connection = connection
         try:
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException):
             local.connection = None
-            raise
+            if known is None:
+                raise
+            return answer(question, context)  # servers may close a connection that was idle
         if response.status != http.client.OK:
             raise ConnectionError(f"status {response.status}")
         return read(json.loads(data))
@@ -66,7 +76,7 @@ def http_answerer(
             answer("Who?", "Ann wrote it.")
             return answer
         except (OSError, http.client.HTTPException):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or server.poll() is not None:
                 raise
             time.sleep(0.02)
 

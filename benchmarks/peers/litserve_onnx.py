@@ -45,8 +45,9 @@ def start(setup: Setup) -> Answerer:
     file = setup.work / "server.py"
     file.write_text(_SERVER)
     command = [sys.executable, str(file), setup.model, str(setup.port), str(setup.threads)]
-    setup.keep(subprocess.Popen(command, stdout=sys.stderr))  # noqa: S603 - the server just written
+    server = setup.keep(subprocess.Popen(command, stdout=sys.stderr))  # noqa: S603 - the server just written
     return http_answerer(
+        server,
         setup.port,
         "/predict",
         lambda question, context: {"question": question, "context": context},

@@ -5,6 +5,8 @@ from benchmarks.worker import Answerer, Setup
 TITLE = "optimum-intel pipeline, OpenVINO"
 OVER = "in process"
 REQUIREMENTS = ["torch==2.13.0", "optimum-intel[openvino]", "transformers<4.58"]
+# Comes along for images, from the general index, and does not fit the CPU build of torch.
+UNWANTED = ["torchvision"]
 
 
 def start(setup: Setup) -> Answerer:

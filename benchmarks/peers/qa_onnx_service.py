@@ -15,8 +15,9 @@ def start(setup: Setup) -> Answerer:
         *(sys.executable, "-m", "service", "serve", "--model", setup.artifact),
         *("--port", str(setup.port), "--threads", str(setup.threads)),
     ]
-    setup.keep(subprocess.Popen(command, stdout=sys.stderr))  # noqa: S603 - this project
+    server = setup.keep(subprocess.Popen(command, stdout=sys.stderr))  # noqa: S603 - this project
     return http_answerer(
+        server,
         setup.port,
         "/predict",
         lambda question, context: {"question": question, "context": context},
