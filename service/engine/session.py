@@ -39,7 +39,7 @@ class Session:
 
     The wide shape gives all threads to one run, for the least latency. The narrow one runs in the
     caller's thread alone: as many of those side by side as there are cores give the most answers,
-    since no core waits for another (2 cores: 254 against 240 answers per second, and 225 against 155
+    since no core waits for another (2 cores: 254 against 240 answers per second, and 213 against 150
     when Python works beside them). What both hold of the weights was freed elsewhere: without ONNX
     Runtime's arena, two shapes take the memory that one took with it, at the same speed.
     """
