@@ -62,6 +62,15 @@ class Running:
             raise PeerError(f"{self.name} died while it was asked to {request['do']}")
         return json.loads(line)
 
+    def stop(self) -> None:
+        """End the worker by the end of its input, so that it ends its server too."""
+        assert self.process.stdin is not None  # noqa: S101 - opened as a pipe
+        self.process.stdin.close()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
 
 class PeerError(Exception):
     """A peer could not be installed, started or asked."""
@@ -86,7 +95,7 @@ def main() -> int:
         _measure(running, pairs, options)
     finally:
         for peer in running:
-            peer.process.terminate()
+            peer.stop()
     report = _report(running, failed, pairs, options)
     options.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     options.output.write_text(results.markdown(report), encoding="utf-8")
