@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
+from export.parity import squad_pairs
 from service.engine.artifact import WEIGHTS_FILE
 from service.engine.cpu import available_cpus
 
@@ -227,13 +228,7 @@ def _report(
 
 
 def _questions(file: Path, count: int) -> list[tuple[str, str]]:
-    data = json.loads(file.read_text(encoding="utf-8"))["data"]
-    pairs = [
-        (qa["question"], paragraph["context"])
-        for article in data
-        for paragraph in article["paragraphs"]
-        for qa in paragraph["qas"]
-    ]
+    pairs = squad_pairs(file)
     return random.Random(0).sample(pairs, min(count, len(pairs)))  # noqa: S311 - a sample, no secret
 
 

@@ -43,8 +43,8 @@ def http_answerer(
     server: subprocess.Popen[bytes],
     port: int,
     path: str,
-    ask: Callable[[str, str], object],
-    read: Callable[[Any], str],
+    ask: Callable[[str, str], object] = lambda question, context: {"question": question, "context": context},
+    read: Callable[[Any], str] = lambda body: str(body["answer"]),
 ) -> Answerer:
     """Ask a server on this machine, over one keep-alive connection per thread, once it answers.
 

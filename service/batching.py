@@ -115,8 +115,7 @@ class Turnstile:
         logits: list[WindowLogits] = []
         waited = ran = 0.0
         try:
-            for part in _turns(windows):
-                size = sum(len(window.ids) for window in part)
+            for part, size in _turns(windows):
                 turn = _Turn(part, size, self._clock(), deadline)
                 self._await(turn)
                 with self._changed:
@@ -186,18 +185,18 @@ class Turnstile:
         )
 
 
-def _turns(windows: Sequence[Window]) -> Iterator[list[Window]]:
-    """Windows in order, in parts of at most TURN_TOKENS; one longer than that is a part of its own."""
+def _turns(windows: Sequence[Window]) -> Iterator[tuple[list[Window], int]]:
+    """Windows in order, in parts of at most TURN_TOKENS, or of one that is longer; and their tokens."""
     part: list[Window] = []
     size = 0
     for window in windows:
         if part and size + len(window.ids) > TURN_TOKENS:
-            yield part
+            yield part, size
             part, size = [], 0
         part.append(window)
         size += len(window.ids)
     if part:
-        yield part
+        yield part, size
 
 
 def _too_late() -> DeadlineExceeded:

@@ -46,10 +46,4 @@ def start(setup: Setup) -> Answerer:
     file.write_text(_SERVER)
     command = [sys.executable, str(file), setup.model, str(setup.port), str(setup.threads)]
     server = setup.keep(subprocess.Popen(command, stdout=sys.stderr))  # noqa: S603 - the server just written
-    return http_answerer(
-        server,
-        setup.port,
-        "/predict",
-        lambda question, context: {"question": question, "context": context},
-        lambda body: str(body["answer"]),
-    )
+    return http_answerer(server, setup.port, "/predict")

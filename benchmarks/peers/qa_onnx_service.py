@@ -16,10 +16,4 @@ def start(setup: Setup) -> Answerer:
         *("--port", str(setup.port), "--threads", str(setup.threads)),
     ]
     server = setup.keep(subprocess.Popen(command, stdout=sys.stderr))  # noqa: S603 - this project
-    return http_answerer(
-        server,
-        setup.port,
-        "/predict",
-        lambda question, context: {"question": question, "context": context},
-        lambda body: str(body["answer"]),
-    )
+    return http_answerer(server, setup.port, "/predict")

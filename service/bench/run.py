@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from service.batching import Turnstile
 from service.bench import machine, page
 from service.bench.load import Measurement, Plan, run
 from service.bench.targets import EngineTarget, HttpTarget, SessionTarget, Target, server
@@ -45,9 +46,14 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
     )
     with ExitStack() as stack:
         targets: dict[str, Target] = {}
+        sessions: dict[int | None, Target] = {}
         pid = os.getpid()
         if options.mode in ("engine", "both"):
-            targets |= {"session": SessionTarget(answerer, []), "engine": EngineTarget(answerer)}
+            turnstile = Turnstile(answerer, max_waiting=1 << 30, max_waiting_tokens=1 << 60)
+            sessions = {
+                tokens: SessionTarget(answerer, turnstile, asked) for tokens, asked in workloads.items()
+            }
+            targets |= {"session": sessions[None], "engine": EngineTarget(answerer, turnstile)}
         if options.mode in ("http", "both"):
             url, pid = options.url, 0
             if url is None:
@@ -63,7 +69,7 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
                 asked = workloads[scenario.tokens]
                 target = targets[scenario.target]
                 if scenario.target == "session":
-                    target = SessionTarget(answerer, asked)
+                    target = sessions[scenario.tokens]
                 before = done
 
                 def progress(seconds: float, before: float = before) -> None:

@@ -44,9 +44,8 @@ class Target(Protocol):
 class SessionTarget:
     """`session.run` alone, on windows prepared beforehand: the ceiling of everything above it."""
 
-    def __init__(self, answerer: QuestionAnswerer, items: list[Item]) -> None:
-        self._answerer = answerer
-        self._turnstile = Turnstile(answerer, max_waiting=1 << 30, max_waiting_tokens=1 << 60)
+    def __init__(self, answerer: QuestionAnswerer, turnstile: Turnstile, items: list[Item]) -> None:
+        self._turnstile = turnstile
         self._prepared = {item: answerer.prepare(item.question, item.context, Parameters()) for item in items}
 
     def connect(self) -> Ask:
@@ -60,9 +59,9 @@ class SessionTarget:
 class EngineTarget:
     """The library in this process, taking turns as in the service."""
 
-    def __init__(self, answerer: QuestionAnswerer) -> None:
+    def __init__(self, answerer: QuestionAnswerer, turnstile: Turnstile) -> None:
         self._answerer = answerer
-        self._turnstile = Turnstile(answerer, max_waiting=1 << 30, max_waiting_tokens=1 << 60)
+        self._turnstile = turnstile
 
     def connect(self) -> Ask:
         def ask(item: Item) -> Reply:
