@@ -101,6 +101,8 @@ def _build(
         with _stage("optimize") as note:
             fused = work / "fused.onnx"
             if optimize.fusible(source.architecture) and optimize.fuse(plain, source.config, fused):
+                if options.precision == "int8":
+                    optimize.drop_mask(fused)
                 quantize.strip(fused)
                 note(fused)
             else:

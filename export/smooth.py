@@ -1,6 +1,8 @@
 """Owns the taming of outliers before quantization; knows no int8 and no accuracy."""
 
+from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import numpy as np
@@ -18,53 +20,98 @@ _OUTLIER = 7.5
 _SHARE = 0.75
 
 Maxima = npt.NDArray[np.float32]
+Weights = dict[str, npt.NDArray[np.float32]]
 
 
 def smooth(graph: Path, tokenizer: Path, question_first: bool, output: Path) -> int:
-    """Write `graph` with a scale before each product whose input has outliers; returns how many.
+    """Write `graph` with the channels of the products' inputs evened out; returns for how many.
 
     Dynamic quantization gives a whole tensor one scale. Dividing its channels by factors, and
     multiplying the rows of the weights by the same, leaves the product as it is and evens the
     channels out (Xiao et al. 2022). Sizes of channels are measured on the probe texts.
+
+    Behind a ReLU, which lets positive factors through, the division costs nothing: it is part of
+    the weights before. Elsewhere it is a multiplication, and only made for outliers.
     """
     model = onnx.load(str(graph))
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     products = [
         node
         for node in model.graph.node
-        if node.op_type == "MatMul" and len(getattr(weights.get(node.input[1]), "dims", ())) == 2
+        if node.op_type == "MatMul" and len(getattr(tensors.get(node.input[1]), "dims", ())) == 2
     ]
     maxima = _measure(model, sorted({node.input[0] for node in products}), tokenizer, question_first)
-    scales = []
+    weights = {product.input[1]: numpy_helper.to_array(tensors[product.input[1]]) for product in products}
+    scales: dict[int, onnx.NodeProto] = {}  # the multiplication before a product
+    count = 0
     for product in products:
         largest = np.maximum(maxima[product.input[0]], 1e-5)
-        if largest.max() < _OUTLIER * np.median(largest):
+        before = _foldable(model, tensors.keys() | weights.keys(), product)
+        if not before and largest.max() < _OUTLIER * np.median(largest):
             continue
-        matrix = numpy_helper.to_array(weights[product.input[1]])  # (inner, columns)
-        rows = np.maximum(np.abs(matrix).max(axis=1), 1e-5)
-        factors = largest**_SHARE / rows ** (1 - _SHARE)
-        factors = (factors / np.exp(np.log(factors).mean())).clip(1e-2, 1e2).astype(np.float32)
-        names = [f"{product.output[0]}_smooth_{part}" for part in ("weight", "factor", "input")]
-        model.graph.initializer.extend(
-            [
-                numpy_helper.from_array(matrix * factors[:, None], names[0]),
-                numpy_helper.from_array(1 / factors, names[1]),
-            ]
+        count += 1
+        matrix = weights[product.input[1]]  # (inner, columns)
+        factors = _factors(largest, matrix)
+        scaled, factor, divided = (
+            f"{product.output[0]}_smooth_{part}" for part in ("weight", "factor", "input")
         )
-        scales.append((product, helper.make_node("Mul", [product.input[0], names[1]], [names[2]])))
-        product.input[0], product.input[1] = names[2], names[0]
-    before = {id(product): scale for product, scale in scales}
-    nodes = [part for node in model.graph.node for part in (before.get(id(node)), node) if part is not None]
-    ordered = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
-    used = {name for node in ordered for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+        product.input[1] = scaled
+        weights[scaled] = matrix * factors[:, None]
+        for node, index in before:  # (..., inner)
+            name = node.input[index]
+            known = weights[name] if name in weights else numpy_helper.to_array(tensors[name])
+            node.input[index] = f"{node.output[0]}_smooth_divided"
+            weights[node.input[index]] = np.asarray(known / factors, dtype=np.float32)
+        if not before:
+            weights[factor] = np.reciprocal(factors)
+            scales[id(product)] = helper.make_node("Mul", [product.input[0], factor], [divided])
+            product.input[0] = divided
+    _rewrite(model, weights, scales)
     onnx.save(model, str(output))
-    return len(scales)
+    return count
+
+
+def _factors(largest: Maxima, matrix: Maxima) -> Maxima:
+    """What each channel is divided by, (inner,), one in the geometric mean."""
+    rows = np.maximum(np.abs(matrix).max(axis=1), 1e-5)
+    factors = largest**_SHARE / rows ** (1 - _SHARE)
+    return np.asarray((factors / np.exp(np.log(factors).mean())).clip(1e-2, 1e2), dtype=np.float32)
+
+
+def _foldable(
+    model: onnx.ModelProto, constants: AbstractSet[str], product: onnx.NodeProto
+) -> list[tuple[onnx.NodeProto, int]]:
+    """Which inputs of which nodes can take a product's division: those of a `MatMul, Add, Relu` before."""
+    makers = {node.output[0]: node for node in model.graph.node}
+    users = Counter(name for node in model.graph.node for name in node.input)
+    users.update(value.name for value in model.graph.output)
+    found: list[tuple[onnx.NodeProto, int]] = []
+    name = product.input[0]
+    for kind in ("Relu", "Add", "MatMul"):
+        node = makers.get(name)
+        if node is None or node.op_type != kind or users[name] != 1:
+            return []
+        fixed = [index for index, other in enumerate(node.input) if other in constants]
+        if len(node.input) - len(fixed) != 1 or (kind == "MatMul" and fixed != [1]):
+            return []
+        found += [(node, index) for index in fixed]
+        (name,) = (other for other in node.input if other not in constants)
+    return found
+
+
+def _rewrite(model: onnx.ModelProto, weights: Weights, scales: dict[int, onnx.NodeProto]) -> None:
+    """Put new nodes before their products, new weights for old ones, and leave out what nothing reads."""
+    nodes = [part for node in model.graph.node for part in (scales.get(id(node)), node) if part is not None]
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used - weights.keys()]
+    kept += [numpy_helper.from_array(values, name) for name, values in weights.items() if name in used]
+    # Copies: clearing a field frees what it holds.
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+    del model.graph.node[:]
+    del model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(kept)
 
 
 def _measure(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.activations import ACT2FN
 
 from export.finetune import FinetuneError
 from export.finetune.examples import MAX_QUESTION_TOKENS
@@ -94,23 +95,39 @@ def has_answer_head(base: Base) -> bool:
     return any(name.endswith("ForQuestionAnswering") for name in architectures)
 
 
-def load_model(base: Base, *, dropout: float | None = None, eager: bool = False) -> Any:
+def load_model(
+    base: Base, *, dropout: float | None = None, activation: str | None = None, eager: bool = False
+) -> Any:
     """The model in fp32 with a question-answering head, random where `base` has none.
 
-    `dropout` replaces every dropout of the configuration; `eager` asks for plain attention, which
-    torch.compile fuses best. The type is transformers' own, which torch leaves untyped.
+    `dropout` replaces every dropout of the configuration and `activation` that of the feed-forward
+    layers; `eager` asks for plain attention, which torch.compile fuses best. The type is
+    transformers' own, which torch leaves untyped. Raises FinetuneError where there is no such model
+    or activation.
     """
     try:
         config = AutoConfig.from_pretrained(base.location)
         for name, value in config.to_dict().items():
             if dropout is not None and "dropout" in name and isinstance(value, float):
                 setattr(config, name, dropout)
+        if activation is not None:
+            _set_activation(base, config, activation)
         choice = {"attn_implementation": "eager"} if eager else {}
         return AutoModelForQuestionAnswering.from_pretrained(
             base.location, config=config, dtype=torch.float32, **choice
         )
     except (OSError, ValueError) as error:
         raise FinetuneError(_not_loadable(base, "model", error)) from error
+
+
+def _set_activation(base: Base, config: Any, activation: str) -> None:
+    if activation not in ACT2FN:
+        raise FinetuneError(f"There is no activation {activation}: take one of {', '.join(sorted(ACT2FN))}.")
+    for name in ("hidden_act", "activation"):  # DistilBERT has the second
+        if isinstance(getattr(config, name, None), str):
+            setattr(config, name, activation)
+            return
+    raise FinetuneError(f"The configuration of {base.id} names no activation that could be replaced.")
 
 
 def _not_loadable(base: Base, what: str, error: Exception) -> str:

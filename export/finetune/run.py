@@ -57,6 +57,7 @@ class Options:
     doc_stride: int
     seed: int
     dropout: float
+    activation: str | None
     train_embeddings: bool
     teacher: str | None
     teacher_weight: float
@@ -94,10 +95,14 @@ def finetune(options: Options) -> None:
     execution = _execution(options)
     tokenizer = load_tokenizer(base)
     torch.manual_seed(options.seed)  # the new head
-    model = load_model(base, dropout=options.dropout, eager=execution.compile)
+    model = load_model(base, dropout=options.dropout, activation=options.activation, eager=execution.compile)
     if options.average_with_base and not has_answer_head(base):
         raise FinetuneError(
             f"{base.id} has no question-answering head to average with: leave --average-with-base out."
+        )
+    if options.average_with_base and options.activation:
+        raise FinetuneError(
+            "Weights for different activations have no mean: leave --average-with-base or --activation out."
         )
     if options.max_seq_length > (limit := token_limit(tokenizer, model)):
         raise FinetuneError(f"{base.id} takes at most {limit} tokens: pass --max-seq-length {limit} or less.")

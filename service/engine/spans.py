@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -69,8 +70,7 @@ def top_spans(probabilities: WindowProbabilities, max_answer_len: int, count: in
     padded = np.concatenate((probabilities.end, np.zeros(width - 1, dtype=np.float32)))
     ends = np.lib.stride_tricks.sliding_window_view(padded, width)  # (tokens, width)
     scores = probabilities.start[:, None] * ends
-    for overhang in range(1, width):
-        scores[tokens - overhang, overhang:] = -1.0
+    scores[tokens - width :][_past_the_end(width)] = -1.0
     flat = scores.ravel()
     count = min(count, count_spans(tokens, max_answer_len))
     if count == 1:
@@ -81,6 +81,12 @@ def top_spans(probabilities: WindowProbabilities, max_answer_len: int, count: in
     for index in best.tolist():
         first, length = divmod(index, width)
         yield TokenSpan(first, first + length, float(flat[index]))
+
+
+@lru_cache(maxsize=8)
+def _past_the_end(width: int) -> npt.NDArray[np.bool_]:
+    """Which of the last `width` starts has which ends past the window; (width, width)."""
+    return np.tri(width, width, -1, dtype=np.bool_)[:, ::-1]
 
 
 def count_spans(tokens: int, max_answer_len: int) -> int:

@@ -89,6 +89,10 @@ def batch_windows(windows: Sequence[Window], token_budget: int, pad_id: int) -> 
 
 
 def _pad(windows: Sequence[Window], group: list[int], pad_id: int) -> Batch:
+    if len(group) == 1:
+        alone = windows[group[0]]
+        ids = alone.ids[None]
+        return Batch(tuple(group), ids, np.ones_like(ids), alone.types[None])
     longest = len(windows[group[-1]].ids)
     ids = np.full((len(group), longest), pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)

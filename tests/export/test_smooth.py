@@ -5,13 +5,26 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
+from export.optimize import drop_idle
 from export.smooth import smooth
 from service.engine.probes import probes
 from tests.export.conftest import ROOT
 
 TINY = ROOT / "tests/models/tiny-fp32"
+
+
+def assert_same(graph: Path, smoothed: Path) -> None:
+    ids = np.arange(5, 90, dtype=np.int64)[None]
+    feeds = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+    }
+    sessions = [ort.InferenceSession(str(f), providers=["CPUExecutionProvider"]) for f in (graph, smoothed)]
+    for before, after in zip(*(session.run(None, feeds) for session in sessions), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4 * np.abs(before).max())
 
 
 def test_the_function_stays(tmp_path: Path) -> None:
@@ -27,15 +40,26 @@ def test_the_function_stays(tmp_path: Path) -> None:
     assert scaled >= 3  # query, key and value of the first layer at least
     kinds = [[node.op_type for node in onnx.load(str(f)).graph.node] for f in (graph, smoothed)]
     assert kinds[1].count("Mul") == kinds[0].count("Mul") + scaled
-    sessions = [ort.InferenceSession(str(f), providers=["CPUExecutionProvider"]) for f in (graph, smoothed)]
-    ids = np.arange(5, 90, dtype=np.int64)[None]
-    feeds = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "token_type_ids": np.zeros_like(ids),
-    }
-    for before, after in zip(*(session.run(None, feeds) for session in sessions), strict=True):
-        np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4 * np.abs(before).max())
+    assert_same(graph, smoothed)
+
+
+def test_behind_a_relu_it_costs_nothing(tmp_path: Path) -> None:
+    model = onnx.load(str(TINY / "model.onnx"))
+    # GELU, x/2 (1 + erf(x/sqrt 2)), becomes ReLU: all of its nodes but the last, which gives the result.
+    for start in [node for node in model.graph.node if node.op_type == "Erf"]:
+        (division,) = (n for n in model.graph.node if n.output[0] == start.input[0])
+        source = division.input[0]
+        at = list(model.graph.node).index(start)
+        last = [n for n in list(model.graph.node)[at : at + 6] if n.op_type == "Mul"][-1]
+        last.CopyFrom(helper.make_node("Relu", [source], [last.output[0]]))
+    drop_idle(model)
+    graph, smoothed = tmp_path / "graph.onnx", tmp_path / "smoothed.onnx"
+    onnx.save(model, str(graph))
+    # No outlier anywhere, and yet. The second layer has its bias through a node of its own.
+    assert smooth(graph, TINY / "tokenizer.json", True, smoothed) == 1
+    kinds = [sorted(node.op_type for node in onnx.load(str(f)).graph.node) for f in (graph, smoothed)]
+    assert kinds[0] == kinds[1]
+    assert_same(graph, smoothed)
 
 
 def test_a_graph_without_outliers_is_left_as_it_is(tmp_path: Path) -> None:

@@ -89,6 +89,20 @@ class TestTraining:
         assert main(command(headless, squad, tmp_path / "no", "--average-with-base")) == 2
         assert "--average-with-base" in capsys.readouterr().err.splitlines()[-1]
 
+    def test_another_activation(
+        self, bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        plain, other = tmp_path / "plain", tmp_path / "other"
+        assert main(command(bert, squad, plain)) == 0
+        assert main(command(bert, squad, other, "--activation", "relu")) == 0
+        names = [json.loads((f / "config.json").read_text())["hidden_act"] for f in (bert, plain, other)]
+        assert names == ["gelu", "gelu", "relu"]
+        first, second = (load_file(f / "model.safetensors") for f in (plain, other))
+        assert not all(torch.equal(first[name], second[name]) for name in first)  # it was trained with it
+        for flags in (("--activation", "step"), ("--activation", "relu", "--average-with-base")):
+            assert main(command(bert, squad, tmp_path / "no", *flags)) == 2
+            assert "activation" in capsys.readouterr().err.splitlines()[-1]
+
     def test_killed_and_resumed_is_bit_for_bit_the_same(
         self, bert: Path, squad: Path, tmp_path: Path
     ) -> None:
