@@ -1,0 +1,72 @@
+"""The short way for ASCII gives what the whole tokenizer gives, and is taken only where it does."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.normalizers import BertNormalizer, Lowercase
+
+from service.engine.artifact import load_artifact
+from service.engine.probes import probes
+from service.engine.tokenization import TextTokenizer, _AsciiTokenizer
+
+TINY = Path(__file__).resolve().parents[1] / "models/tiny-int8"
+FULL = Tokenizer.from_file(str(TINY / "tokenizer.json"))
+SERVED = TextTokenizer(load_artifact(TINY))
+WORDS = probes()[0][1].split()[:40]
+MARKS = ["[SEP]", "[MASK", "USA", "don't", "e-mail@x.org", "$3.5m", " ", "  ", "\t", "\n", "\r\n"]
+CONTROLS = ["\x00", "\x0b", "\x1c", "\x7f"]
+OTHERS = ["\u00e9", "\u4e2d", "\u0301", "\U0001f600"]
+TEXTS = st.lists(
+    st.sampled_from([*WORDS, *MARKS, *CONTROLS, *OTHERS]) | st.text(max_size=8), max_size=30
+).map("".join)
+
+
+@given(TEXTS)
+@example("")
+@example("[CLS] Ann [SEP]")
+def test_the_same_tokens_at_the_same_places(text: str) -> None:
+    try:
+        whole = FULL.encode(text, add_special_tokens=False)
+    except (UnicodeEncodeError, TypeError):  # half of a surrogate pair, refused elsewhere
+        return
+    found = SERVED.tokenize(text, "context")
+    assert found.ids.tolist() == whole.ids
+    assert found.offsets == whole.offsets
+    assert found.words == whole.word_ids
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        ("Ann wrote IT,\tin 1931.\n", True),
+        ("Ann wrote \x07 it.", False),
+        ("Ann [SEP] wrote it.", False),
+        ("Zo\u00eb wrote it.", False),
+    ],
+)
+def test_which_texts_take_it(text: str, taken: bool) -> None:
+    short = _AsciiTokenizer.of(FULL)
+    assert short is not None
+    assert short.takes(text) == taken
+
+
+def test_case_is_kept_where_the_tokenizer_keeps_it() -> None:
+    cased = Tokenizer.from_str(FULL.to_str())
+    cased.normalizer = BertNormalizer(lowercase=False)
+    short = _AsciiTokenizer.of(cased)
+    assert short is not None
+    for _, context in probes()[:5]:
+        if short.takes(context):
+            assert short.encode(context).ids == cased.encode(context, add_special_tokens=False).ids
+
+
+def test_other_tokenizers_have_no_short_way() -> None:
+    other = Tokenizer.from_str(FULL.to_str())
+    other.normalizer = Lowercase()
+    assert _AsciiTokenizer.of(other) is None
+    added = Tokenizer.from_str(FULL.to_str())
+    added.add_tokens([AddedToken("ann", normalized=True)])  # found in normalized text only
+    assert _AsciiTokenizer.of(added) is None
