@@ -35,6 +35,16 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     metrics = Metrics()
     problems.install(app)
 
+    def refuse() -> Response:
+        """What a request is answered that the server turns away itself."""
+        response = problems.respond(problem := turnstile.overloaded(), problems.status_of(problem))
+        metrics.request(response.status_code, 0.0, turnstile.requests)
+        return response
+
+    # For a server that turns requests away before it parses them.
+    app.config["FULL"] = lambda: turnstile.full
+    app.config["REFUSE"] = refuse
+
     @app.before_request
     def arrive() -> None:
         g.arrived = time.monotonic()

@@ -83,6 +83,18 @@ class Turnstile:
         """Admitted and not finished."""
         return self._requests
 
+    @property
+    def full(self) -> bool:
+        """Whether all places are taken at this moment."""
+        return self._requests > self._max_waiting  # the one that runs is not waiting
+
+    def overloaded(self) -> Overloaded:
+        """What tells a client that there is no place, and when there may be one."""
+        return Overloaded(
+            f"{self._requests} requests with {self._tokens} tokens are waiting already: try again later.",
+            retry_after=self._tokens * self._seconds_per_token,
+        )
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Hold one of the places; raises Overloaded when all are taken.
@@ -90,8 +102,8 @@ class Turnstile:
         Meant to be entered before anything is spent on a request, so that refusing one is cheap.
         """
         with self._changed:
-            if self._requests > self._max_waiting:  # the one that runs is not waiting
-                raise self._overloaded()
+            if self.full:
+                raise self.overloaded()
             self._requests += 1
         try:
             yield
@@ -110,7 +122,7 @@ class Turnstile:
         with self._changed:
             # An idle model takes a request of any size.
             if self._tokens and self._tokens + tokens > self._max_waiting_tokens:
-                raise self._overloaded()
+                raise self.overloaded()
             self._tokens += tokens
         logits: list[WindowLogits] = []
         waited = ran = 0.0
@@ -177,12 +189,6 @@ class Turnstile:
     def _learn(self, seconds_per_token: float) -> None:
         known = self._seconds_per_token or seconds_per_token
         self._seconds_per_token = _SMOOTHING * seconds_per_token + (1 - _SMOOTHING) * known
-
-    def _overloaded(self) -> Overloaded:
-        return Overloaded(
-            f"{self._requests} requests with {self._tokens} tokens are waiting already: try again later.",
-            retry_after=self._tokens * self._seconds_per_token,
-        )
 
 
 def _turns(windows: Sequence[Window]) -> Iterator[tuple[list[Window], int]]:

@@ -23,6 +23,7 @@ LAYERS = [
     ["service.batching"],
     ["service.schemas", "service.metrics", "service.problems"],
     ["service.app"],
+    ["service.admission"],
     ["service.gunicorn_conf"],
     ["service.bench"],
     ["service.bench.workload", "service.bench.machine"],
