@@ -32,6 +32,7 @@ PEERS = (
     "transformers_pipeline",
     "optimum_int8",
     "openvino_pipeline",
+    "deepsparse_pipeline",
     "litserve_onnx",
     "mlserver_huggingface",
 )

@@ -13,7 +13,7 @@ OVER = "HTTP"
 # Its own requirements allow versions it does not work with.
 REQUIREMENTS = [
     *("mlserver==1.6.1", "mlserver-huggingface==1.6.1", "transformers==4.41.2", "optimum==1.21.4"),
-    *("torch==2.13.0", "fastapi<0.116", "starlette<0.47"),
+    *("torch==2.13.0", "fastapi<0.116", "starlette<0.47", "uvloop<0.20"),
 ]
 
 
