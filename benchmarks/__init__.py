@@ -1,0 +1,1 @@
+"""Measures this project against others. Never imported by what runs."""
