@@ -160,6 +160,13 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         help="callers of the closed loop (default 1,4,16)",
     )
     add("--rate", type=_numbers(float), default=[], metavar="R,R,..", help="arrivals per second (open loop)")
+    add(
+        "--overload",
+        type=_numbers(float),
+        default=[],
+        metavar="X,X,..",
+        help="arrivals at X times the server's best closed loop before",
+    )
     add("--lengths", type=_numbers(int), default=[], metavar="T,T,..", help="tokens per question, one caller")
     add("--seconds", type=float, default=5.0, help="per measurement (default 5)")
     add("--warm-up", type=float, default=1.0, help="seconds before each (default 1)")

@@ -26,11 +26,15 @@ _OPEN_LOOP_CALLERS = 256
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One row of the report: what is asked how; `tokens` None are the questions as they are."""
+    """One row of the report: what is asked how; `tokens` None are the questions as they are.
+
+    `times` asks at so many times the rate of the target's best closed loop before.
+    """
 
     target: str
     plan: Plan
     tokens: int | None = None
+    times: float | None = None
 
 
 def bench(settings: Settings, options: argparse.Namespace) -> int:
@@ -59,7 +63,7 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
             if url is None:
                 url, pid = stack.enter_context(server(_flags(settings)))
             targets["http"] = HttpTarget(url, options.deadline)
-        results = []
+        results: list[tuple[Scenario, Measurement]] = []
         scenarios = list(_scenarios(targets, options))
         total = sum(s.plan.warm_up + s.plan.seconds for s in scenarios)
         with tqdm(total=total, unit="s", bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s {desc}") as bar:
@@ -75,6 +79,9 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
                 def progress(seconds: float, before: float = before) -> None:
                     bar.update(before + seconds - bar.n)
 
+                if scenario.times is not None:
+                    rate = round(scenario.times * _peak(results, scenario.target), 1)
+                    scenario = replace(scenario, plan=replace(scenario.plan, rate=rate))
                 results.append((scenario, run(target, asked, scenario.plan, progress)))
                 done += scenario.plan.warm_up + scenario.plan.seconds
         used = machine.memory(pid) if pid else None
@@ -102,9 +109,17 @@ def _scenarios(targets: dict[str, Target], options: argparse.Namespace) -> Itera
         for name in targets:
             if name != "session":
                 yield Scenario(name, replace(plan, callers=_OPEN_LOOP_CALLERS, rate=rate))
+    for times in options.overload if "http" in targets else ():
+        yield Scenario("http", replace(plan, callers=_OPEN_LOOP_CALLERS), times=times)
     for tokens in options.lengths:
         for name in targets:
             yield Scenario(name, plan, tokens)
+
+
+def _peak(results: Sequence[tuple[Scenario, Measurement]], target: str) -> float:
+    """Most answers per second of the target's closed loops."""
+    loops = [found.summary() for scenario, found in results if scenario.target == target]
+    return max(float(loop["per_second"] or 1) for loop in loops if loop["rate"] is None)
 
 
 def _flags(settings: Settings) -> list[str]:
@@ -156,7 +171,11 @@ def _table(results: Sequence[tuple[Scenario, Measurement]]) -> str:
     for scenario, measured in results:
         figures = measured.summary()
         plan = scenario.plan
-        load = f"{plan.rate:g}/s" if plan.rate else f"{plan.callers} caller{'s' * (plan.callers > 1)}"
+        load = (
+            f"{_times(scenario)}{plan.rate:g}/s"
+            if plan.rate
+            else f"{plan.callers} caller{'s' * (plan.callers > 1)}"
+        )
         lines.append(
             f"{scenario.target:<9}{load:<15}{scenario.tokens or '-':>7}{figures['per_second']:>11.1f}"
             + "".join(f"{'-' if figures[n] is None else format(figures[n], '.2f'):>10}" for n in names)

@@ -5,6 +5,8 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+
 from tests.service.conftest import MODEL, ROOT, environment
 
 
@@ -20,12 +22,16 @@ def bench(python: Path, *flags: object) -> subprocess.CompletedProcess[str]:
 
 def test_both_modes_with_all_reports(runtime_python: Path, tmp_path: Path) -> None:
     figures, page = tmp_path / "figures.json", tmp_path / "page.html"
-    quick = ("--seconds", 0.3, "--warm-up", 0.1, "--concurrency", "1,2", "--rate", 20, "--lengths", "40,80")
-    done = bench(runtime_python, *quick, "--json", figures, "--html", page)
+    quick = ("--seconds", 0.3, "--warm-up", 0.1, "--concurrency", "1,2", "--lengths", "40,80")
+    loads = ("--rate", 20, "--overload", 2)
+    done = bench(runtime_python, *quick, *loads, "--json", figures, "--html", page)
     assert done.returncode == 0, done.stderr
     report = json.loads(figures.read_text())
     rows = report["scenarios"]
-    assert len(rows) == 3 * 2 + 2 + 3 * 2
+    assert len(rows) == 3 * 2 + 2 + 1 + 3 * 2
+    loops = [row for row in rows if (row["target"], row["rate"], row["tokens"]) == ("http", None, None)]
+    peak = max(row["per_second"] for row in loops)
+    assert [row["rate"] for row in rows if row["rate"]] == [20, 20, pytest.approx(2 * peak, abs=0.1)]
     assert {row["target"] for row in rows} == {"session", "engine", "http"}
     for row in rows:
         assert row["answered"] > 0

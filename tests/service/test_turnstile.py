@@ -264,6 +264,37 @@ def test_one_caller_has_all_cores_and_many_have_one_each() -> None:
     assert session.narrow[-1] is False
 
 
+def test_the_windows_of_one_request_run_side_by_side() -> None:
+    session = Session(Clock(), threads=2, blocked=True, seconds=1.0)
+    turns = turnstile(session, max_waiting_tokens=100_000)
+    thread, outcome = aside(lambda: turns.infer(item("a", 1, 2, 3, 4, 5), deadline=200))
+    assert session.entered.acquire(timeout=10)
+    assert session.entered.acquire(timeout=10)
+    session.go.release()
+    session.go.release()
+    thread.join(10)
+    assert outcome[0].logits == ["a1", "a2", "a3", "a4", "a5"]
+    assert sorted(len(call) for call in session.calls) == [2, 3]
+    assert session.narrow == [True, True]
+    assert (outcome[0].waited, outcome[0].ran) == (0.0, 2.0)
+    session.go.release()
+    turns.infer(item("b", 1), deadline=200)
+    assert session.narrow[-1] is False  # a single one has all cores
+
+
+def test_a_failing_share_takes_the_others_out_of_the_queue() -> None:
+    session = Session(Clock(), threads=2, blocked=True, fails=True)
+    turns = turnstile(session)
+    busy, _ = aside(lambda: turns.infer(item("first", 1), deadline=200))
+    assert session.entered.acquire(timeout=10)
+    with pytest.raises(DeadlineExceeded):
+        turns.infer(item("late", 1, 2, 3), deadline=session.clock.now + 0.05)
+    waiting(turns, 0)
+    session.go.release()
+    busy.join(10)
+    assert turns._tokens == 0
+
+
 def test_a_caller_whose_deadline_passes_while_it_runs_is_told_at_once() -> None:
     session = Session(Clock(), blocked=True)
     turns = turnstile(session)
