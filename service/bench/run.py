@@ -171,11 +171,9 @@ def _table(results: Sequence[tuple[Scenario, Measurement]]) -> str:
     for scenario, measured in results:
         figures = measured.summary()
         plan = scenario.plan
-        load = (
-            f"{_times(scenario)}{plan.rate:g}/s"
-            if plan.rate
-            else f"{plan.callers} caller{'s' * (plan.callers > 1)}"
-        )
+        load = f"{plan.callers} caller{'s' * (plan.callers > 1)}"
+        if plan.rate:
+            load = f"{'' if scenario.times is None else f'{scenario.times:g}x, '}{plan.rate:g}/s"
         lines.append(
             f"{scenario.target:<9}{load:<15}{scenario.tokens or '-':>7}{figures['per_second']:>11.1f}"
             + "".join(f"{'-' if figures[n] is None else format(figures[n], '.2f'):>10}" for n in names)
