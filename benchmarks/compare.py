@@ -141,7 +141,7 @@ def _install(name: str, work: Path) -> Path:
         _run([sys.executable, "-m", "venv", str(venv)])
         torch = [pin for pin in pins if pin.startswith("torch==")]
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        if torch:  # on Linux the general index's comes with gigabytes of CUDA
+        if torch and sys.platform == "linux":  # there the general index's comes with gigabytes of CUDA
             index = os.environ.get("TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
             _run([*install, "--no-deps", "--index-url", index, "--retries", "1", f"{torch[0]}+cpu"])
         _run([*install, *pins])
