@@ -69,6 +69,7 @@ def _build(
         facts = convert.save_tokenizer(source, work, options.max_seq_length)
         quantize.strip(plain)
         note(plain)
+    opset = convert.opset(plain)
 
     def load(graph: Path, recipe: quantize.Recipe, precision: str) -> QuestionAnswerer:
         """An artifact folder around one graph, loaded as the service would."""
@@ -89,7 +90,7 @@ def _build(
             precision=precision,
             target=options.target if precision == "int8" else "portable",
             recipe=recipe.name,
-            opset=convert.opset(folder / MODEL_FILE),
+            opset=opset,
             inputs=convert.inputs(folder / MODEL_FILE),
             null_threshold=null,
             quality=quality,
@@ -101,7 +102,7 @@ def _build(
             fused = work / "fused.onnx"
             if optimize.fusible(source.architecture) and optimize.fuse(plain, source.config, fused):
                 if options.precision == "int8":
-                    optimize.unpad(fused)
+                    optimize.drop_mask(fused)
                 quantize.strip(fused)
                 note(fused)
             else:

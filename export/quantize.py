@@ -6,7 +6,6 @@ from pathlib import Path
 
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.registry import IntegerOpsRegistry
 
 # u8 x s8 sums of two products saturate 16 bits on x86 CPUs without VNNI, unless weights keep to 7
 # bits. arm64 and VNNI sum in 32 bits and take all 8.
@@ -42,14 +41,9 @@ INT8 = (
 def quantize(graph: Path, recipe: Recipe, target: str, output: Path) -> None:
     """Write `graph` with int8 weights and dynamically quantized activations (ONNX Runtime)."""
     logging.getLogger().setLevel(logging.ERROR)  # it warns through the root logger
-    # ONNX Runtime's Attention holds weights; the standard's, of the same name, only looks like it.
-    nodes = onnx.load(str(graph), load_external_data=False).graph.node
-    standard = any(node.op_type == "Attention" and not node.domain for node in nodes)
-    kinds = [kind for kind in IntegerOpsRegistry if not (standard and kind == "Attention")]
     quantize_dynamic(
         str(graph),
         str(output),
-        op_types_to_quantize=kinds,
         per_channel=recipe.per_channel,
         reduce_range=_REDUCED_RANGE[target],
         weight_type=QuantType.QInt8,

@@ -47,8 +47,6 @@ def test_family(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     graph = onnx.load(int8.artifact.model_path)
     if int8.artifact.manifest["recipe"].startswith("fused"):  # never padded, so without a mask
         assert "attention_mask" not in int8.artifact.inputs
-        assert [node.domain for node in graph.graph.node if node.op_type == "Attention"] == ["", ""]
-        assert int8.artifact.manifest["opset"] == 23
     assert any(node.op_type == "DynamicQuantizeLinear" for node in graph.graph.node) or any(
         node.op_type == "DynamicQuantizeMatMul" for node in graph.graph.node
     )
