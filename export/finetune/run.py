@@ -26,6 +26,8 @@ from export.finetune.base import (
 from export.finetune.batches import Vocabulary
 from export.finetune.checkpoint import Checkpoint
 from export.finetune.examples import Example, Feature, build_examples, build_features
+from export.finetune.mimic import check_shapes
+from export.finetune.rounding import round_linear
 from export.finetune.teacher import Soft, Teacher, teach
 from export.finetune.training import (
     Execution,
@@ -65,6 +67,8 @@ class Options:
     hide_fraction: float
     no_answer_fraction: float
     average_with_base: bool
+    mimic: str | None
+    int8_aware: bool
     checkpoint_minutes: float
     restart: bool
     device: str
@@ -85,7 +89,8 @@ def finetune(options: Options) -> None:
         raise DataError("The training files hold no usable question: every record is bad or there are none.")
     base = find_base(options.base)
     teacher = find_base(options.teacher) if options.teacher else None
-    arguments = _arguments(options, base, teacher)
+    mimicked = find_base(options.mimic) if options.mimic else None
+    arguments = _arguments(options, base, teacher, mimicked)
     if _finished(options, arguments):
         print(
             f"{options.output} was already trained by this command; --restart trains it anew.",
@@ -104,6 +109,13 @@ def finetune(options: Options) -> None:
         raise FinetuneError(
             "Weights for different activations have no mean: leave --average-with-base or --activation out."
         )
+    if teacher and mimicked:
+        raise FinetuneError("A model that is mimicked is the teacher too: leave --teacher or --mimic out.")
+    example = load_model(mimicked, eager=execution.compile) if mimicked else None
+    if example is not None:
+        check_shapes(model, example)
+    if options.int8_aware:
+        round_linear(model)
     if options.max_seq_length > (limit := token_limit(tokenizer, model)):
         raise FinetuneError(f"{base.id} takes at most {limit} tokens: pass --max-seq-length {limit} or less.")
     check_room(tokenizer, options.max_seq_length, options.doc_stride)
@@ -135,7 +147,9 @@ def finetune(options: Options) -> None:
     with Checkpoint(options.output) as checkpoint:
         checkpoint.begin(arguments, options.restart)
         soft = _teach(features, teacher, options, execution, checkpoint)
-        outcome = train(model, features, soft, vocabulary, takes_types, recipe, execution, checkpoint)
+        outcome = train(
+            model, features, soft, vocabulary, takes_types, recipe, execution, checkpoint, example
+        )
         if options.average_with_base:
             average(model, load_model(base))
         _save(options.output, model, tokenizer, _record(arguments, counts, execution, outcome))
@@ -153,13 +167,14 @@ def report(files: list[SquadFile]) -> None:
             print(f"  and {file.bad_count - len(file.first_bad)} more", file=sys.stderr)
 
 
-def _arguments(options: Options, base: Base, teacher: Base | None) -> dict[str, Any]:
+def _arguments(options: Options, base: Base, teacher: Base | None, mimicked: Base | None) -> dict[str, Any]:
     """Everything that decides the result, content by its hash: places may change, content may not."""
     recipe = asdict(options)
     for name in ("output", "checkpoint_minutes", "restart", "device", "precision", "no_compile"):
         del recipe[name]
     recipe["base"] = _identity(base)
     recipe["teacher"] = _identity(teacher) if teacher else None
+    recipe["mimic"] = _identity(mimicked) if mimicked else None
     recipe["train"] = [
         {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in options.train
     ]

@@ -17,6 +17,7 @@ from export.finetune import FinetuneError
 from export.finetune.batches import Batch, Vocabulary, collate, hide, plan_epoch
 from export.finetune.checkpoint import Checkpoint
 from export.finetune.examples import Feature
+from export.finetune.mimic import follow, layer_loss
 from export.finetune.progress import Progress
 from export.finetune.teacher import Soft
 
@@ -82,8 +83,11 @@ def train(
     recipe: Recipe,
     execution: Execution,
     checkpoint: Checkpoint,
+    example: Any = None,
 ) -> Outcome:
     """Train `model` in place, going on from the checkpoint if there is one.
+
+    `example` is a model of the same shape to follow, layer by layer.
 
     Every random choice comes from (seed, step) or (seed, epoch), so that a resumed run repeats an
     uninterrupted one: bit for bit on the same machine when not compiled, else up to the rounding of
@@ -99,7 +103,12 @@ def train(
         model.load_state_dict(state["weights"])
         optimizer.load_state_dict(state["optimizer"])
         step, average = state["step"], state["loss"]
-    forward = torch.compile(model, dynamic=True) if execution.compile else model
+    if example is not None:
+        example.to(execution.device).eval()
+    forward, led = (
+        torch.compile(one, dynamic=True) if one is not None and execution.compile else one
+        for one in (model, example)
+    )
     progress = Progress(total, step)
     saved = time.monotonic()
     for batch in _batches(features, soft, vocabulary, recipe, step):
@@ -107,7 +116,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
-        value = _step(forward, model, optimizer, batch, takes_types, recipe, execution)
+        value = _step(forward, led, model, optimizer, batch, takes_types, recipe, execution)
         if not math.isfinite(value):
             raise FinetuneError(
                 f"At step {step} the loss is no longer a number: "
@@ -178,6 +187,7 @@ def _batches(
 
 def _step(
     forward: Any,
+    example: Any,
     model: Any,
     optimizer: torch.optim.AdamW,
     batch: Batch,
@@ -186,13 +196,21 @@ def _step(
     execution: Execution,
 ) -> float:
     device = execution.device
-    inputs = {"input_ids": batch.ids.to(device), "attention_mask": batch.mask.to(device)}
+    inputs: dict[str, Any] = {"input_ids": batch.ids.to(device), "attention_mask": batch.mask.to(device)}
     if takes_types:
         inputs["token_type_ids"] = batch.types.to(device)
+    if example is not None:
+        inputs["output_hidden_states"] = True
     with torch.autocast(device.type, torch.bfloat16, enabled=execution.bf16):
         output = forward(**inputs)
+        if example is not None:
+            with torch.no_grad():
+                wanted = example(**inputs)
+            batch = follow(batch, wanted, recipe.temperature)
     logits = torch.stack((output.start_logits, output.end_logits), -1).float()
     loss = span_loss(logits, batch, recipe.teacher_weight, recipe.temperature)
+    if example is not None:
+        loss = loss + layer_loss(output, wanted, inputs["attention_mask"])
     loss.backward()  # type: ignore[no-untyped-call]  # torch's
     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     optimizer.step()
