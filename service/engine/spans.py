@@ -67,8 +67,10 @@ def top_spans(probabilities: WindowProbabilities, max_answer_len: int, count: in
     if width == 0:
         return
     # Ends past the window score -1, below every real span, whose score may underflow to 0.
-    padded = np.concatenate((probabilities.end, np.zeros(width - 1, dtype=np.float32)))
-    ends = np.lib.stride_tricks.sliding_window_view(padded, width)  # (tokens, width)
+    padded = np.zeros(tokens + width - 1, dtype=np.float32)
+    padded[:tokens] = probabilities.end
+    # (tokens, width) without a copy: each row begins one end after the row before.
+    ends = np.ndarray((tokens, width), np.float32, padded, strides=(padded.itemsize, padded.itemsize))
     scores = probabilities.start[:, None] * ends
     scores[tokens - width :][_past_the_end(width)] = -1.0
     flat = scores.ravel()

@@ -1,18 +1,16 @@
 """Owns the way from a text to token ids with their places in it; knows no windows and no model."""
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
-from tokenizers.normalizers import BertNormalizer
+from tokenizers import Tokenizer
 
 from service.engine.artifact import Artifact
+from service.engine.wordpiece import PlainWordPiece
 from service.errors import ArtifactError, InvalidInput
 
-# What BertNormalizer removes of ASCII (clean_text); tab and line ends are white space to it.
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 Ids = npt.NDArray[np.int64]
 
 
@@ -26,7 +24,7 @@ class TokenizedText:
 
     ids: Ids  # (tokens,)
     offsets: list[tuple[int, int]]
-    words: list[int | None]
+    words: Sequence[int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class TextTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.template = _derive_template(self._tokenizer, artifact)
-        self._ascii = _AsciiTokenizer.of(self._tokenizer)
+        self._plain = PlainWordPiece.of(self._tokenizer)
 
     def tokenize(self, text: str, field: str) -> TokenizedText:
         """Tokenize one text; `field` names it in errors.
@@ -76,10 +74,10 @@ class TextTokenizer:
         surrogate pair, UTF-8 cannot).
         """
         try:
-            if self._ascii is not None and self._ascii.takes(text):
-                encoding = self._ascii.encode(text)
-            else:
-                encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            if self._plain is not None and (pieces := self._plain.encode(text)) is not None:
+                ids, offsets, words = pieces
+                return TokenizedText(np.array(ids, dtype=np.int64), offsets, words)
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError):
             raise InvalidInput(
                 f"The {field} is not valid Unicode text: it holds half of a surrogate pair.",
@@ -90,37 +88,6 @@ class TextTokenizer:
             offsets=encoding.offsets,
             words=encoding.word_ids,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _AsciiTokenizer:
-    """A BERT tokenizer for plain ASCII, where its normalizer only changes the case.
-
-    There is no character to strip, split off or decompose, so every place stays where it is and the
-    library need not track where it went: a third of its time.
-    """
-
-    tokenizer: Tokenizer  # without a normalizer
-    lower: bool
-    added: tuple[str, ...]  # tokens found in the text as written, before any normalizer
-
-    @classmethod
-    def of(cls, full: Tokenizer) -> "_AsciiTokenizer | None":
-        """None where `full` normalizes in another way. The vocabulary is shared, not copied."""
-        normalizer, added = full.normalizer, full.get_added_tokens_decoder().values()
-        if not isinstance(normalizer, BertNormalizer) or any(token.normalized for token in added):
-            return None
-        tokenizer = Tokenizer(full.model)
-        tokenizer.pre_tokenizer = full.pre_tokenizer
-        return cls(tokenizer, normalizer.lowercase, tuple(token.content for token in added))
-
-    def takes(self, text: str) -> bool:
-        """Whether `text` is ASCII without control characters but white space, and without added tokens."""
-        return text.isascii() and not _CONTROL.search(text) and not any(token in text for token in self.added)
-
-    def encode(self, text: str) -> Encoding:
-        """What the full tokenizer makes of a text that this one takes."""
-        return self.tokenizer.encode(text.lower() if self.lower else text, add_special_tokens=False)
 
 
 def _derive_template(tokenizer: Tokenizer, artifact: Artifact) -> PairTemplate:

@@ -1,4 +1,4 @@
-"""The short way for ASCII gives what the whole tokenizer gives, and is taken only where it does."""
+"""The short way for plain text gives what the whole tokenizer gives, and is taken only where it does."""
 
 from pathlib import Path
 
@@ -7,10 +7,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.normalizers import BertNormalizer, Lowercase
+from tokenizers.pre_tokenizers import Whitespace
 
 from service.engine.artifact import load_artifact
 from service.engine.probes import probes
-from service.engine.tokenization import TextTokenizer, _AsciiTokenizer
+from service.engine.tokenization import TextTokenizer
+from service.engine.wordpiece import PlainWordPiece
 
 TINY = Path(__file__).resolve().parents[1] / "models/tiny-int8"
 FULL = Tokenizer.from_file(str(TINY / "tokenizer.json"))
@@ -44,29 +46,56 @@ def test_the_same_tokens_at_the_same_places(text: str) -> None:
         ("Ann wrote IT,\tin 1931.\n", True),
         ("Ann wrote \x07 it.", False),
         ("Ann [SEP] wrote it.", False),
-        ("Zo\u00eb wrote it.", False),
+        ("Zo\u00eb wrote all of it in the year of 1931, and sold it.", True),
+        ("Zo\u00eb wrote it.", False),  # more than one word in ten: the library is faster
     ],
 )
 def test_which_texts_take_it(text: str, taken: bool) -> None:
-    short = _AsciiTokenizer.of(FULL)
+    short = PlainWordPiece.of(FULL)
     assert short is not None
-    assert short.takes(text) == taken
+    assert (short.encode(text) is not None) == taken
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "Zo\u00eb,",
+        "x\u0301y",
+        "\u0301",
+        "\u200b",
+        "a\u00a0b",
+        "\u4e2d\u56fd",
+        "\u0130ab-c",
+        "(\u03a3\u03a3)",
+        "\u2014",
+    ],
+)
+def test_a_word_beyond_ascii_among_others(foreign: str) -> None:
+    text = " ".join([*WORDS[:20], foreign, *WORDS[20:], foreign, "unlikelyword", "w" * 101, "end."])
+    short = PlainWordPiece.of(FULL)
+    assert short is not None
+    found = short.encode(text)
+    whole = FULL.encode(text, add_special_tokens=False)
+    assert found == (whole.ids, whole.offsets, whole.word_ids)
 
 
 def test_case_is_kept_where_the_tokenizer_keeps_it() -> None:
     cased = Tokenizer.from_str(FULL.to_str())
     cased.normalizer = BertNormalizer(lowercase=False)
-    short = _AsciiTokenizer.of(cased)
+    short = PlainWordPiece.of(cased)
     assert short is not None
     for _, context in probes()[:5]:
-        if short.takes(context):
-            assert short.encode(context).ids == cased.encode(context, add_special_tokens=False).ids
+        if (found := short.encode(context)) is not None:
+            assert found[0] == cased.encode(context, add_special_tokens=False).ids
 
 
 def test_other_tokenizers_have_no_short_way() -> None:
     other = Tokenizer.from_str(FULL.to_str())
     other.normalizer = Lowercase()
-    assert _AsciiTokenizer.of(other) is None
+    assert PlainWordPiece.of(other) is None
+    split = Tokenizer.from_str(FULL.to_str())
+    split.pre_tokenizer = Whitespace()
+    assert PlainWordPiece.of(split) is None
     added = Tokenizer.from_str(FULL.to_str())
     added.add_tokens([AddedToken("ann", normalized=True)])  # found in normalized text only
-    assert _AsciiTokenizer.of(added) is None
+    assert PlainWordPiece.of(added) is None
