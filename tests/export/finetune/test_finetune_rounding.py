@@ -56,6 +56,7 @@ def test_gradients_pass_as_if_nothing_were_rounded() -> None:
     values = torch.randn(2, 5, 8, requires_grad=True)
     weight = torch.randn(2, 5, 8)
     (round_activations(values) * weight).sum().backward()
+    assert values.grad is not None
     assert torch.equal(values.grad, weight)
 
 
