@@ -69,7 +69,6 @@ def _build(
         facts = convert.save_tokenizer(source, work, options.max_seq_length)
         quantize.strip(plain)
         note(plain)
-    opset = convert.opset(plain)
 
     def load(graph: Path, recipe: quantize.Recipe, precision: str) -> QuestionAnswerer:
         """An artifact folder around one graph, loaded as the service would."""
@@ -90,36 +89,37 @@ def _build(
             precision=precision,
             target=options.target if precision == "int8" else "portable",
             recipe=recipe.name,
-            opset=opset,
+            opset=convert.opset(folder / MODEL_FILE),
             inputs=convert.inputs(folder / MODEL_FILE),
             null_threshold=null,
             quality=quality,
         )
 
-    fused: Path | None = None
-    if any(recipe.fused for recipe in recipes):
+    graphs = {"plain": plain}
+    if any(recipe.graph != "plain" for recipe in recipes):
         with _stage("optimize") as note:
-            fused = work / "fused.onnx"
+            fused, split = work / "fused.onnx", work / "split.onnx"
             if optimize.fusible(source.architecture) and optimize.fuse(plain, source.config, fused):
+                graphs["fused"] = fused
                 if options.precision == "int8":
                     optimize.drop_mask(fused)
+                    if optimize.split(fused, split):
+                        graphs["split"] = split
+                        quantize.strip(split)
                 quantize.strip(fused)
                 note(fused)
             else:
-                fused = None
                 note(f"no fusions for {source.architecture}, the graph stays as it is")
-    recipes = [recipe for recipe in recipes if fused is not None or not recipe.fused]
+    recipes = [recipe for recipe in recipes if recipe.graph in graphs]
     if not recipes:
         raise ExportError(
-            f"There are no fusions for {source.architecture} models: name a plain recipe, or none."
+            f"There are no such fusions for {source.architecture} models: name a plain recipe, or none."
         )
-    graphs = {False: plain, True: fused}
     quantized: dict[str, Path] = {}
     if options.precision == "int8":
         for recipe in recipes:
             with _stage("quantize") as note:
-                graph = graphs[recipe.fused]
-                assert graph is not None  # noqa: S101 - recipes without a graph are gone
+                graph = graphs[recipe.graph]
                 quantized[recipe.name] = work / f"{recipe.name}.onnx"
                 if recipe.smooth:
                     graph = _smoothed(graph, work, facts.question_first)
@@ -135,11 +135,8 @@ def _build(
     for recipe in recipes:
         if options.precision == "int8":
             answerer = load(quantized[recipe.name], recipe, "int8")
-        elif recipe.fused:
-            assert fused is not None  # noqa: S101 - recipes without a graph are gone
-            answerer = load(fused, recipe, "fp32")
         else:
-            answerer = reference
+            answerer = reference if recipe.graph == "plain" else load(graphs[recipe.graph], recipe, "fp32")
         candidates.append(choose.Candidate(recipe, answerer.artifact.path, answerer))
     gate = choose.Gate(
         options.evaluate[0] if options.evaluate else None, options.evaluate_limit, options.min_f1_ratio

@@ -28,7 +28,7 @@ def int8_product(layer: nn.Linear, folder: Path) -> ort.InferenceSession:
     graph = helper.make_graph(nodes, "product", places[:1], places[1:], [weights, bias])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, str(folder / "fp32.onnx"))
-    recipe = Recipe("per-channel", fused=False, per_channel=True)
+    recipe = Recipe("per-channel", "plain", per_channel=True)
     quantize(folder / "fp32.onnx", recipe, "portable", folder / "int8.onnx")
     return ort.InferenceSession(str(folder / "int8.onnx"), providers=["CPUExecutionProvider"])
 
