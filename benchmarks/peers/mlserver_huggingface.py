@@ -33,7 +33,10 @@ def start(setup: Setup) -> Answerer:
     command = [str(Path(sys.executable).parent / "mlserver"), "start", str(setup.work)]
     # It brings TensorFlow, which the transformers it needs cannot import.
     environment = os.environ | {"USE_TF": "0", "USE_TORCH": "1"}
-    server = setup.keep(subprocess.Popen(command, stdout=sys.stderr, env=environment))  # noqa: S603 - the peer
+    # It leaves files of its own where it is started.
+    server = setup.keep(
+        subprocess.Popen(command, stdout=sys.stderr, env=environment, cwd=setup.work)  # noqa: S603 - the peer
+    )
 
     def entry(name: str, text: str) -> dict[str, object]:
         return {"name": name, "shape": [1], "datatype": "BYTES", "data": [text]}
