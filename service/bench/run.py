@@ -166,7 +166,7 @@ def _table(results: Sequence[tuple[Scenario, Measurement]]) -> str:
     lines = [
         f"{'target':<9}{'load':<15}{'tokens':>7}{'answers/s':>11}"
         + "".join(f"{name + ' ms':>10}" for name in names)
-        + f"{'refused':>9}{'failed':>8}"
+        + f"{'refused':>9}{'p99 ms':>8}{'failed':>8}"
     ]
     for scenario, measured in results:
         figures = measured.summary()
@@ -177,6 +177,8 @@ def _table(results: Sequence[tuple[Scenario, Measurement]]) -> str:
         lines.append(
             f"{scenario.target:<9}{load:<15}{scenario.tokens or '-':>7}{figures['per_second']:>11.1f}"
             + "".join(f"{'-' if figures[n] is None else format(figures[n], '.2f'):>10}" for n in names)
-            + f"{figures['refused']:>9}{figures['failed']:>8}"
+            + f"{figures['refused']:>9}"
+            + f"{format(figures['refused_p99'], '.2f') if figures['refused'] else '-':>8}"
+            + f"{figures['failed']:>8}"
         )
     return "\n".join(lines)
