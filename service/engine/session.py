@@ -106,6 +106,9 @@ def _load(artifact: Artifact, threads: int) -> ort.InferenceSession:
     # Threads spin inside a run, where the next kernel is microseconds away, and sleep between
     # runs: an idle service must not burn a core of a small VM.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Shares of a kernel get smaller towards its end. Where two CPUs are threads of one core, 2% sooner
+    # from 256 tokens on; on cores of their own no difference.
+    options.add_session_config_entry("session.dynamic_block_base", "2")
     # Every length is a new shape: patterns remembered per shape would only grow.
     options.enable_mem_pattern = False
     # It keeps the largest memory ever asked for; the C library's allocator is as fast (_keep_memory).
