@@ -36,7 +36,7 @@ class Settings:
     max_body_bytes: int = _setting(2 * _MEBIBYTE, "largest request body", least=1)
     max_items: int = _setting(128, "most questions in one request", least=1)
     max_top_k: int = _setting(100, "largest top_k a request may ask for", least=1)
-    max_waiting: int = _setting(64, "requests that may wait for the model before 429", least=0)
+    max_waiting: int = _setting(32, "requests that may wait for the model before 429", least=0)
     max_waiting_tokens: int = _setting(262_144, "tokens that may wait for the model before 429", least=1)
     deadline_seconds: float = _setting(30.0, "time allowed for one request", least=0.001)
     drain_seconds: int = _setting(30, "time running requests get after SIGTERM", least=0)
