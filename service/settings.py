@@ -30,7 +30,7 @@ class Settings:
     model: Path = _setting(DEFAULT_MODEL, "model folder made by 'python -m export'")
     host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
     port: int = _setting(8000, "TCP port to listen on; 0 picks a free one", least=0)
-    workers: int = _setting(1, "worker processes; each holds a copy of the model", least=1)
+    workers: int = _setting(1, "worker processes; one is right for most machines", least=1)
     threads: int = _setting(0, "CPU threads of one inference; 0 takes every CPU allowed", least=0)
     token_budget: int = _setting(384, "most tokens of one call of an fp32 model", least=1)
     max_body_bytes: int = _setting(2 * _MEBIBYTE, "largest request body", least=1)
