@@ -90,7 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--average-with-base", action="store_true", help="leave the mean of a fine-tuned base and the result")
     add("--mimic", metavar="MODEL", help="a fine-tuned model of the same shape to follow, layer by layer")
-    add("--int8-aware", action="store_true", help="train with the rounding of an int8 graph")
     add("--checkpoint-minutes", type=_number(float, 0), default=3.0, help="between checkpoints")
     add("--restart", action="store_true", help="discard an earlier checkpoint or output")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")

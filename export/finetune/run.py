@@ -27,7 +27,6 @@ from export.finetune.batches import Vocabulary
 from export.finetune.checkpoint import Checkpoint
 from export.finetune.examples import Example, Feature, build_examples, build_features
 from export.finetune.mimic import check_shapes
-from export.finetune.rounding import round_linear
 from export.finetune.teacher import Soft, Teacher, teach
 from export.finetune.training import (
     Execution,
@@ -68,7 +67,6 @@ class Options:
     no_answer_fraction: float
     average_with_base: bool
     mimic: str | None
-    int8_aware: bool
     checkpoint_minutes: float
     restart: bool
     device: str
@@ -114,8 +112,6 @@ def finetune(options: Options) -> None:
     example = load_model(mimicked, eager=execution.compile) if mimicked else None
     if example is not None:
         check_shapes(model, example)
-    if options.int8_aware:
-        round_linear(model)
     if options.max_seq_length > (limit := token_limit(tokenizer, model)):
         raise FinetuneError(f"{base.id} takes at most {limit} tokens: pass --max-seq-length {limit} or less.")
     check_room(tokenizer, options.max_seq_length, options.doc_stride)

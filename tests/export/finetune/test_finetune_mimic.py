@@ -31,13 +31,12 @@ def distance(first: Path, second: Path) -> float:
 def test_a_student_with_another_activation_follows(bert: Path, squad: Path, tmp_path: Path) -> None:
     teacher, alone, led = (tmp_path / name for name in ("teacher", "alone", "led"))
     assert main(command(bert, squad, teacher)) == 0
-    flags = ("--activation", "relu", "--int8-aware")
+    flags = ("--activation", "relu")
     assert main(command(teacher, squad, alone, *flags)) == 0
     assert main(command(teacher, squad, led, *flags, "--mimic", str(teacher))) == 0
     assert distance(led, teacher) < distance(alone, teacher)
     record = json.loads((led / "training.json").read_text())["arguments"]
     assert record["mimic"]["weights_sha256"] == find_base(str(teacher)).weights_sha256
-    assert record["int8_aware"] is True
 
 
 def test_padding_is_not_compared(bert: Path) -> None:
