@@ -12,9 +12,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from service.admission import AdmittingWorker
 from service.engine.artifact import Artifact
 from service.settings import Settings
+from service.shortcut import ShortcutWorker
 
 # Threads beyond those that may wait for the model: they refuse the rest and answer health checks.
 _SPARE_THREADS = 16
@@ -63,7 +63,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "bind": f"{host}:{settings.port}",
         "proc_name": "qa-onnx",
         "workers": settings.workers,
-        "worker_class": AdmittingWorker,
+        "worker_class": ShortcutWorker,
         "threads": settings.max_waiting + 1 + _SPARE_THREADS,
         "keepalive": _KEEPALIVE,
         "graceful_timeout": settings.drain_seconds,

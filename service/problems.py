@@ -2,8 +2,8 @@
 
 import logging
 import math
+from dataclasses import dataclass
 
-from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from service import schemas
@@ -35,52 +35,49 @@ _FRAMEWORK: dict[int, tuple[str, str]] = {
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a request is answered: a status, JSON, and headers beside its type and length."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class UnexpectedError(QAError):
     """A bug of this project; the cause is in the log, never in the response."""
 
     code = "internal_error"
 
 
-def respond(problem: QAError, status: int, item: int | None = None) -> Response:
-    """An error response; overload and unreadiness say when to come back."""
-    body = schemas.encode(schemas.problem_body(problem, item))
-    response = Response(body, status, content_type="application/json")
-    if isinstance(problem, Overloaded):
-        response.headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
-    elif isinstance(problem, NotReady):
-        response.headers["Retry-After"] = "1"
-    return response
+def reply(error: Exception, item: int | None = None) -> Reply:
+    """The one shape of every failure; overload and unreadiness say when to come back.
 
-
-def status_of(problem: QAError) -> int:
-    """HTTP status of a named failure; one without a row is a bug, hence 500."""
-    return STATUS.get(type(problem), 500)
-
-
-def install(app: Flask) -> None:
-    """Make every failure of `app` leave as the same JSON shape."""
-
-    @app.errorhandler(QAError)
-    def named(problem: QAError) -> Response:
-        return respond(problem, status_of(problem))
-
-    @app.errorhandler(HTTPException)
-    def framework(error: HTTPException) -> Response:
-        status = error.code or 500
-        code, message = _FRAMEWORK.get(status, ("http_error", f"The request was refused ({status})."))
-        problem = QAError(message)
-        problem.code = code
-        response = respond(problem, status)
-        if status == 405:  # RFC 9110: a 405 must name the methods allowed
-            response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
-        return response
-
-    @app.errorhandler(Exception)
-    def bug(error: Exception) -> Response:
+    `item` is the one of a list at fault. A named failure without a row in the table is a bug, too.
+    """
+    if isinstance(error, HTTPException):
+        return _framework(error)
+    if not isinstance(error, QAError):
         # The traceback's code lines are ours; its message could quote the user, so only its type
         # is logged with the places it passed.
         _log.error("%s", _places(error))
-        return respond(UnexpectedError("The service failed on this request; the cause is in its log."), 500)
+        error = UnexpectedError("The service failed on this request; the cause is in its log.")
+    headers: tuple[tuple[str, str], ...] = ()
+    if isinstance(error, Overloaded):
+        headers = (("Retry-After", str(max(1, math.ceil(error.retry_after)))),)
+    elif isinstance(error, NotReady):
+        headers = (("Retry-After", "1"),)
+    return Reply(STATUS.get(type(error), 500), schemas.encode(schemas.problem_body(error, item)), headers)
+
+
+def _framework(error: HTTPException) -> Reply:
+    status = error.code or 500
+    code, message = _FRAMEWORK.get(status, ("http_error", f"The request was refused ({status})."))
+    problem = QAError(message)
+    problem.code = code
+    # RFC 9110: a 405 must name the methods allowed
+    allowed = tuple((name, value) for name, value in error.get_headers() if name == "Allow")
+    return Reply(status, schemas.encode(schemas.problem_body(problem)), allowed)
 
 
 def _places(error: BaseException) -> str:
