@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import onnx
+from onnx import numpy_helper
 
 from service.engine.artifact import MODEL_FILE, WEIGHTS_FILE
 
-# Bytes from which a tensor goes to the weights' file.
-_LEAST = 4096
+# Bytes from which a tensor goes to the weights' file: all but scalars, for the kernel reads them there.
+_LEAST = 128
 
 
 def pack(graph: Path, folder: Path) -> None:
@@ -16,8 +17,12 @@ def pack(graph: Path, folder: Path) -> None:
     ONNX Runtime maps that file into memory: the embeddings, half of a small model, are read where
     they are used, and shared by all sessions and processes instead of copied into each.
     """
+    model = onnx.load(str(graph))
+    for tensor in model.graph.initializer:
+        if not tensor.HasField("raw_data"):  # only raw ones move
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     onnx.save_model(
-        onnx.load(str(graph)),
+        model,
         str(folder / MODEL_FILE),
         save_as_external_data=True,
         location=WEIGHTS_FILE,

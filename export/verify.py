@@ -15,7 +15,7 @@ from export.source import Source
 from service.engine.answering import Prepared, QuestionAnswerer
 from service.engine.parameters import Parameters
 from service.engine.probes import probes
-from service.engine.session import WindowLogits
+from service.engine.windowing import WindowLogits
 
 # Rounding differs between torch and ONNX Runtime; a wrong graph differs by whole logits.
 _CONVERSION_TOLERANCE = 1e-3

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.engine.answering import Prepared, QuestionAnswerer
-from service.engine.session import WindowLogits, return_memory
-from service.engine.windowing import Window
+from service.engine.memory import return_memory
+from service.engine.windowing import Window, WindowLogits
 from service.errors import DeadlineExceeded, Overloaded
 
 # A request with more tokens than this gives up the model between turns, so that one long document

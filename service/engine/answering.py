@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from service.engine.artifact import Artifact
 from service.engine.cpu import available_cpus
+from service.engine.encoder import Encoder
+from service.engine.memory import keep_memory
 from service.engine.parameters import Parameters
-from service.engine.session import Session, WindowLogits
 from service.engine.spans import (
     TokenSpan,
     WindowProbabilities,
@@ -16,8 +18,11 @@ from service.engine.spans import (
     top_spans,
 )
 from service.engine.tokenization import TextTokenizer, TokenizedText
-from service.engine.windowing import Window, build_window, plan_windows
+from service.engine.windowing import Window, WindowLogits, build_window, plan_windows
 from service.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from service.engine.session import Session
 
 # Most tokens, padding included, of one call of the session.
 TOKEN_BUDGET = 384
@@ -65,19 +70,33 @@ class QuestionAnswerer:
         threads: int | None = None,
         token_budget: int = TOKEN_BUDGET,
         concurrent: bool = False,
+        kernel: bool = True,
     ) -> None:
-        """Load tokenizer and graph; `threads` None takes every CPU this process may use.
+        """Load tokenizer and model; `threads` None takes every CPU this process may use.
 
-        `concurrent` readies it for narrow runs, see `infer`.
+        `concurrent` readies it for narrow runs, see `infer`. `kernel` lets the project's own kernel run
+        what it can; without, and for all else, ONNX Runtime runs the graph.
 
         Raises ArtifactError where either cannot be loaded.
         """
+        keep_memory()
         self.artifact = artifact
         self.threads = threads or available_cpus()
         self._tokenizer = TextTokenizer(artifact)
-        self._session = Session(
-            artifact, threads=self.threads, token_budget=token_budget, concurrent=concurrent
-        )
+        self._model: Encoder | Session
+        if kernel and Encoder.runs(artifact):
+            self._model = Encoder(artifact, threads=self.threads)
+        else:
+            from service.engine.session import Session  # here: ONNX Runtime takes 50 MB
+
+            self._model = Session(
+                artifact, threads=self.threads, token_budget=token_budget, concurrent=concurrent
+            )
+
+    @property
+    def runtime(self) -> str:
+        """What runs the model: "kernel" or "onnxruntime"."""
+        return "kernel" if isinstance(self._model, Encoder) else "onnxruntime"
 
     def answer(
         self, items: Sequence[tuple[str, str]], parameters: Parameters | None = None
@@ -129,7 +148,7 @@ class QuestionAnswerer:
 
         `narrow` takes one core, so that as many calls as there are cores may run side by side.
         """
-        return self._session.run(windows, narrow=narrow)
+        return self._model.run(windows, narrow=narrow)
 
     def decode(self, prepared: Prepared, logits: Sequence[WindowLogits]) -> list[Answer]:
         """Turn the logits of `prepared.windows` into answers, best first; never empty."""

@@ -13,6 +13,7 @@ FORMAT = 1
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"  # beside it, by ONNX's rule for external data
 TOKENIZER_FILE = "tokenizer.json"
+ENCODER_FILE = "encoder.json"  # where the kernel finds what in the weights; absent for most architectures
 MANIFEST_FILE = "manifest.json"
 
 

@@ -1,19 +1,14 @@
 """Owns the ONNX Runtime session: batches of windows in, logits out; knows no text and no spans."""
 
-import contextlib
-import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from service.engine.artifact import Artifact
-from service.engine.windowing import Batch, Window, batch_windows
+from service.engine.memory import return_memory
+from service.engine.windowing import Batch, Logits, Window, WindowLogits, batch_windows
 from service.errors import ArtifactError
-
-Logits = npt.NDArray[np.float32]
 
 # What ONNX Runtime would fuse at load although the fused kernels are slower (see export/optimize.py):
 # a 6-layer model of width 384 answered 12% sooner without them, on 1 core and on 2.
@@ -23,20 +18,7 @@ _SLOWER_FUSIONS = [
     "EmbedLayerNormFusion",
     "BiasGeluFusion",
 ]
-# glibc's mallopt (malloc.h): blocks from the first on get pages of their own, 32 MB at most; free
-# memory at the end beyond the second is handed back; threads share as many heaps as the third says.
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -3, -1, -8
-_LARGEST_BLOCK = 32 << 20
-_KEPT_BYTES = 1 << 30
 _FEEDS = {"input_ids", "attention_mask", "token_type_ids"}
-
-
-@dataclass(frozen=True, slots=True)
-class WindowLogits:
-    """The model's scores for one window, padding cut off; both (tokens,)."""
-
-    start: Logits
-    end: Logits
 
 
 class Session:
@@ -60,7 +42,6 @@ class Session:
         `concurrent` loads the narrow shape too. Raises ArtifactError where ONNX Runtime refuses the
         graph or the graph asks for inputs that no tokenizer gives.
         """
-        _keep_memory()
         self._wide = _load(artifact, threads)
         self._narrow = _load(artifact, 1) if concurrent and threads > 1 else self._wide
         return_memory()
@@ -124,24 +105,3 @@ def _load(artifact: Artifact, threads: int) -> ort.InferenceSession:
         raise ArtifactError(
             f"ONNX Runtime {ort.__version__} cannot load {artifact.model_path}: {error}"
         ) from error
-
-
-def return_memory() -> None:
-    """Give back what was freed: after loading as much as the weights, after a busy time even more."""
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _keep_memory() -> None:
-    """Have the C library keep what a run frees for the next one, until `return_memory`.
-
-    By default it hands large blocks back at once, and every run pays for fresh pages: at 384 tokens a
-    quarter of its time. It holds for the whole process, as does ONNX Runtime's own way, its arena, but
-    an arena gives nothing back at all. The threads share one heap, since only the first is given back
-    whole: after 16 callers on 2 cores a service rests at 139 MB instead of 185, answering as fast.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
-        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        library.mallopt(_M_ARENA_MAX, 1)

@@ -7,8 +7,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from service.engine.session import WindowLogits
-from service.engine.windowing import Window
+from service.engine.windowing import Window, WindowLogits
 
 Probabilities = npt.NDArray[np.float32]
 

@@ -1,11 +1,14 @@
-"""Owns the cut of a long context into windows and of windows into batches; knows no logits."""
+"""Owns the cut of a long context into windows and of windows into batches; knows no model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from service.engine.tokenization import Ids, PairTemplate
+
+Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,14 @@ class Window:
     cls_at: int | None  # index in `ids` of CLS
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLogits:
+    """The model's scores for one window, padding cut off; both (tokens,)."""
+
+    start: Logits
+    end: Logits
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.session import WindowLogits
 from service.engine.spans import WindowProbabilities, count_spans, normalise, top_spans
-from service.engine.windowing import Window
+from service.engine.windowing import Window, WindowLogits
 
 PROBABILITY = st.floats(0, 1, width=32, allow_subnormal=False)
 

@@ -1,0 +1,117 @@
+/* Owns products of bytes with int8 weights, a tile of rows by a panel of columns; knows no layer. */
+#ifndef QA_PRODUCT_H
+#define QA_PRODUCT_H
+
+#include <immintrin.h>
+#include <stddef.h>
+
+#include "model.h"
+
+#define INLINE static inline __attribute__((always_inline))
+/* Loops over constant counts, unrolled so that the arrays they walk become registers. */
+#define EACH_ROW _Pragma("GCC unroll 6") for (int r = 0; r < rows; r++)
+#define EACH_VECTOR(count) _Pragma("GCC unroll 4") for (int v = 0; v < (count); v++)
+
+/* Rows rounded to bytes, each with a range of its own: value = low + step * byte. */
+typedef struct {
+    uint8_t *bytes; /* (rows, inner) */
+    float *low, *step; /* (rows) */
+} Rounded;
+
+/* x Phi(x), within 4e-5: Phi - 1/2 is odd, x times a polynomial of x^2, constant from 4.3 on. */
+INLINE __m512 gelu(__m512 x) {
+    static const float C[] = {
+        4.1975516812398084e-11f, -4.249075313822459e-09f, 1.90226302265728e-07f,
+        -5.006204901292222e-06f, 8.711796544957906e-05f,  -1.0713876690715551e-03f,
+        9.695150889456272e-03f,  -6.615559756755829e-02f, 3.988020718097687e-01f,
+    };
+    __m512 edge = _mm512_set1_ps(4.3f);
+    __m512 c = _mm512_max_ps(_mm512_min_ps(x, edge), _mm512_sub_ps(_mm512_setzero_ps(), edge));
+    __m512 square = _mm512_mul_ps(c, c);
+    __m512 sum = _mm512_set1_ps(C[0]);
+    _Pragma("GCC unroll 8") for (int i = 1; i < 9; i++) sum = _mm512_fmadd_ps(sum, square, _mm512_set1_ps(C[i]));
+    return _mm512_mul_ps(x, _mm512_fmadd_ps(c, sum, _mm512_set1_ps(0.5f)));
+}
+
+/* `rows` rows of one panel, all of `inner` summed in registers, then scaled; rows is a constant. */
+INLINE void product_tile(const Product *p, int panel, const Rounded *in, int row, int rows, int activation,
+                         float *out, size_t stride) {
+    __m512i sums[TILE][4], totals[TILE][4];
+    const int8_t *weights = p->packed + (size_t)panel * PANEL * p->inner;
+    const uint8_t *bytes = in->bytes + (size_t)row * p->inner;
+    EACH_ROW EACH_VECTOR(4) sums[r][v] = _mm512_setzero_si512();
+    for (int k = 0; k < p->inner; k += 4, weights += 4 * PANEL) {
+        __m512i w[4];
+        EACH_VECTOR(4) w[v] = _mm512_loadu_si512(weights + 64 * v);
+        EACH_ROW {
+            __m512i a = _mm512_set1_epi32(*(const int32_t *)(bytes + (size_t)r * p->inner + k));
+            EACH_VECTOR(4) sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], a, w[v]);
+        }
+    }
+    EACH_ROW EACH_VECTOR(4) totals[r][v] = sums[r][v]; /* or gcc keeps them in memory all the time */
+    for (int v = 0; v < 4; v++) {
+        int column = panel * PANEL + 16 * v;
+        __m512 scale = _mm512_loadu_ps(p->scale + column), sum = _mm512_loadu_ps(p->sums + column);
+        __m512 bias = _mm512_loadu_ps(p->bias + column);
+        for (int r = 0; r < rows; r++) {
+            __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(in->step[row + r]));
+            __m512 y = _mm512_fmadd_ps(_mm512_set1_ps(in->low[row + r]), sum, bias);
+            y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(totals[r][v]), step, y);
+            if (activation == GELU) y = gelu(y);
+            if (activation == RELU) y = _mm512_max_ps(y, _mm512_setzero_ps());
+            _mm512_storeu_ps(out + (size_t)(row + r) * stride + column, y);
+        }
+    }
+}
+
+/* out (rows, stride) = activation(in W + b); any activation but the two is none. */
+INLINE void product_of(const Product *p, const Rounded *in, int rows, int activation, float *out, size_t stride) {
+    for (int panel = 0; panel < p->columns / PANEL; panel++) {
+        int row = 0;
+        for (; row + TILE <= rows; row += TILE) product_tile(p, panel, in, row, TILE, activation, out, stride);
+        switch (rows - row) {
+        case 5: product_tile(p, panel, in, row, 5, activation, out, stride); break;
+        case 4: product_tile(p, panel, in, row, 4, activation, out, stride); break;
+        case 3: product_tile(p, panel, in, row, 3, activation, out, stride); break;
+        case 2: product_tile(p, panel, in, row, 2, activation, out, stride); break;
+        case 1: product_tile(p, panel, in, row, 1, activation, out, stride); break;
+        }
+    }
+}
+
+static void product(const Product *p, const Rounded *in, int rows, float *out, size_t stride) {
+    product_of(p, in, rows, -1, out, stride);
+}
+
+static void product_gelu(const Product *p, const Rounded *in, int rows, float *out, size_t stride) {
+    product_of(p, in, rows, GELU, out, stride);
+}
+
+static void product_relu(const Product *p, const Rounded *in, int rows, float *out, size_t stride) {
+    product_of(p, in, rows, RELU, out, stride);
+}
+
+/* Round row `row` of `values` (inner) to 256 even steps between its least and largest. */
+static void round_row(const float *values, const float *smooth, int inner, const Rounded *out, int row) {
+    __m512 least = _mm512_set1_ps(INFINITY), most = _mm512_set1_ps(-INFINITY);
+    for (int i = 0; i < inner; i += 16) {
+        __m512 x = _mm512_loadu_ps(values + i);
+        if (smooth) x = _mm512_mul_ps(x, _mm512_loadu_ps(smooth + i));
+        least = _mm512_min_ps(least, x);
+        most = _mm512_max_ps(most, x);
+    }
+    float low = _mm512_reduce_min_ps(least), range = _mm512_reduce_max_ps(most) - low;
+    float inverse = range > 0 ? 255.0f / range : 0.0f;
+    out->low[row] = low;
+    out->step[row] = range / 255.0f;
+    __m512 factor = _mm512_set1_ps(inverse), shift = _mm512_set1_ps(-low * inverse);
+    uint8_t *bytes = out->bytes + (size_t)row * inner;
+    for (int i = 0; i < inner; i += 16) {
+        __m512 x = _mm512_loadu_ps(values + i);
+        if (smooth) x = _mm512_mul_ps(x, _mm512_loadu_ps(smooth + i));
+        __m512i q = _mm512_cvtps_epi32(_mm512_max_ps(_mm512_fmadd_ps(x, factor, shift), _mm512_setzero_ps()));
+        _mm_storeu_si128((__m128i *)(bytes + i), _mm512_cvtusepi32_epi8(q));
+    }
+}
+
+#endif
