@@ -1,29 +1,24 @@
 """Owns the project's own kernel: one artifact's weights as it wants them, logits out; knows no ONNX.
 
-The kernel (the C files beside) computes what an int8 BERT graph says, several rows of a window at a time
+The kernel (native/encoder.c) computes what an int8 BERT graph says, several rows of a window at a time
 from embedding to logits, with a range of its own for every row it rounds. It needs AVX-512 VNNI; where the
 CPU, the compiled library or the model's shape is missing, ONNX Runtime runs the graph itself (session.py).
 """
 
 import ctypes
 import json
-import platform
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from service.engine import native
 from service.engine.artifact import ENCODER_FILE, WEIGHTS_FILE, Artifact
-from service.engine.cpu import cpu_flags
 from service.engine.windowing import Window, WindowLogits
 from service.errors import ArtifactError
 
-LIBRARY = Path(__file__).parent / "kernel" / f"encoder-{platform.machine()}.so"
-_FLAGS = frozenset({"fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})
-# As in kernel/model.h: columns of a product come in panels, sums in 32 bits hold so many tokens.
+# As in native/model.h: columns of a product come in panels, sums in 32 bits hold so many tokens.
 _PANEL, _MOST_TOKENS, _MOST_LAYERS, _WIDEST_HEAD = 64, 512, 63, 64
 _ACTIVATIONS = {"gelu": 0, "relu": 1}
 
@@ -74,7 +69,7 @@ class Encoder:
 
     def __init__(self, artifact: Artifact, *, threads: int) -> None:
         """Pack the weights; raises ArtifactError where encoder.json does not fit them."""
-        library = _library()
+        library = native.encoder()
         assert library is not None  # noqa: S101 - see `runs`
         self._library = library
         self._kept: list[Any] = []  # what the kernel has addresses of
@@ -99,7 +94,8 @@ class Encoder:
             artifact.precision == "int8"
             and artifact.max_length <= _MOST_TOKENS
             and (artifact.path / ENCODER_FILE).is_file()
-            and _library() is not None
+            and (library := native.encoder()) is not None
+            and library.qa_model_bytes() == ctypes.sizeof(_Model)  # compiled from these sources
         )
 
     def run(self, windows: Sequence[Window], *, narrow: bool = False) -> list[WindowLogits]:
@@ -208,18 +204,3 @@ class Encoder:
     def _keep(self, array: Array) -> int:
         self._kept.append(array)
         return array.ctypes.data
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    """The compiled kernel, where it was compiled from these sources and this CPU can run it."""
-    if not cpu_flags() >= _FLAGS or not LIBRARY.is_file():
-        return None
-    library = ctypes.CDLL(str(LIBRARY))
-    if library.qa_model_bytes() != ctypes.sizeof(_Model):
-        return None
-    address, number = ctypes.c_void_p, ctypes.c_int
-    library.qa_pool.argtypes, library.qa_pool.restype = [number], address
-    library.qa_pack.argtypes, library.qa_pack.restype = [address, number, number, address], None
-    library.qa_run.argtypes = [address] * 4 + [number] + [address] * 2
-    return library

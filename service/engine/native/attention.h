@@ -11,19 +11,19 @@
 
 /* Keys and values of one layer, all tokens. Tokens are padded to a multiple of PANEL. */
 typedef struct {
-    int16_t *keys;   /* (heads, tokens / PANEL, width / 2, PANEL, 2) */
-    int16_t *values; /* (heads, tokens / 2, width, 2) */
+    int8_t *keys;     /* (heads, tokens / PANEL, width / 4, PANEL, 4) */
+    int32_t *origins; /* (heads, tokens) what a product with a key begins at, since queries are not below 0 */
+    int16_t *values;  /* (heads, tokens / 2, width, 2) */
     float *key_step, *value_step; /* (heads, tokens) */
 } Memory;
 
 typedef struct {
-    int16_t *rows; /* (tokens, heads, width) */
+    uint8_t *rows; /* (tokens, heads, width) 128 more than they are */
     float *step;   /* (tokens, heads) */
 } Queries;
 
 typedef struct {
     int heads, width, tokens, padded; /* padded: the multiple of PANEL that holds all tokens */
-    float reach; /* the largest integer of queries and keys */
 } Shape;
 
 /* Round `width` values of one token and head to at most `reach`; returns the step. */
@@ -42,27 +42,32 @@ static void remember(const float *qkv, int t, const Shape *s, const Queries *que
     float scale = 1.44269504f / sqrtf((float)s->width); /* scores in powers of two */
     for (int h = 0; h < s->heads; h++) {
         __m512i whole[4];
-        int16_t *query = queries->rows + (size_t)t * hidden + h * s->width;
-        queries->step[t * s->heads + h] = scale * round_head(qkv + h * s->width, s->width, s->reach, whole);
+        uint8_t *query = queries->rows + (size_t)t * hidden + h * s->width;
+        queries->step[t * s->heads + h] = scale * round_head(qkv + h * s->width, s->width, 127.0f, whole);
         for (int i = 0; i < s->width; i += 16)
-            _mm256_storeu_si256((__m256i *)(query + i), _mm512_cvtsepi32_epi16(whole[i / 16]));
+            _mm_storeu_si128((__m128i *)(query + i),
+                             _mm512_cvtepi32_epi8(_mm512_add_epi32(whole[i / 16], _mm512_set1_epi32(128))));
 
-        int32_t pairs[32]; /* two dimensions each */
-        memory->key_step[h * s->padded + t] =
-            round_head(qkv + hidden + h * s->width, s->width, s->reach, whole);
-        for (int i = 0; i < s->width; i += 16)
-            _mm256_storeu_si256((__m256i *)(pairs + i / 2), _mm512_cvtsepi32_epi16(whole[i / 16]));
+        int32_t fours[16]; /* dimensions, a key's product with 128 of each */
+        __m512i sum = _mm512_setzero_si512();
+        memory->key_step[h * s->padded + t] = round_head(qkv + hidden + h * s->width, s->width, 127.0f, whole);
+        for (int i = 0; i < s->width; i += 16) {
+            _mm_storeu_si128((__m128i *)(fours + i / 4), _mm512_cvtepi32_epi8(whole[i / 16]));
+            sum = _mm512_add_epi32(sum, whole[i / 16]);
+        }
+        memory->origins[h * s->padded + t] = -128 * _mm512_reduce_add_epi32(sum);
         int32_t *key = (int32_t *)memory->keys +
-                       ((size_t)h * s->padded + t / PANEL * PANEL) * (s->width / 2) + t % PANEL;
-        for (int i = 0; i < s->width / 2; i++) key[i * PANEL] = pairs[i];
+                       ((size_t)h * s->padded + t / PANEL * PANEL) * (s->width / 4) + t % PANEL;
+        for (int i = 0; i < s->width / 4; i++) key[i * PANEL] = fours[i];
 
         memory->value_step[h * s->padded + t] =
             round_head(qkv + 2 * hidden + h * s->width, s->width, 127.0f, whole);
         int32_t *value = (int32_t *)memory->values + ((size_t)h * s->padded / 2 + t / 2) * s->width;
-        __mmask32 half = t % 2 ? 0xaaaaaaaa : 0x55555555;
-        for (int i = 0; i < s->width; i += 16) {
-            __m512i lanes = t % 2 ? _mm512_slli_epi32(whole[i / 16], 16) : whole[i / 16];
-            _mm512_mask_storeu_epi16(value + i, half, lanes);
+        for (int i = 0; i < s->width; i += 16) { /* the even token of a pair comes first, in one block */
+            __m512i pair = _mm512_and_si512(whole[i / 16], _mm512_set1_epi32(0xffff));
+            if (t % 2)
+                pair = _mm512_or_si512(_mm512_slli_epi32(whole[i / 16], 16), _mm512_loadu_si512(value + i));
+            _mm512_storeu_si512(value + i, pair);
         }
     }
 }
@@ -87,16 +92,17 @@ INLINE __mmask16 these(int count) {
 INLINE void score_panel(const Shape *s, const Queries *queries, const Memory *memory, int h, int row, int rows,
                         int panel, int vectors, float *scores, __m512 *most) {
     const int32_t *query = (const int32_t *)(queries->rows + ((size_t)row * s->heads + h) * s->width);
-    const int32_t *key = (const int32_t *)memory->keys + ((size_t)h * s->padded + panel) * (s->width / 2);
-    size_t next = (size_t)s->heads * s->width / 2;
+    const int32_t *key = (const int32_t *)memory->keys + ((size_t)h * s->padded + panel) * (s->width / 4);
+    size_t next = (size_t)s->heads * s->width / 4;
+    const int32_t *origin = memory->origins + h * s->padded + panel;
     __m512i sums[TILE][4], totals[TILE][4];
-    EACH_ROW EACH_VECTOR(vectors) sums[r][v] = _mm512_setzero_si512();
-    for (int k = 0; k < s->width / 2; k++, key += PANEL) {
+    EACH_ROW EACH_VECTOR(vectors) sums[r][v] = _mm512_loadu_si512(origin + 16 * v);
+    for (int k = 0; k < s->width / 4; k++, key += PANEL) {
         __m512i w[4];
         EACH_VECTOR(vectors) w[v] = _mm512_loadu_si512(key + 16 * v);
         EACH_ROW {
             __m512i a = _mm512_set1_epi32(query[r * next + k]);
-            EACH_VECTOR(vectors) sums[r][v] = _mm512_dpwssd_epi32(sums[r][v], a, w[v]);
+            EACH_VECTOR(vectors) sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], a, w[v]);
         }
     }
     EACH_ROW EACH_VECTOR(vectors) totals[r][v] = sums[r][v];

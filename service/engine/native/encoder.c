@@ -12,7 +12,7 @@
 #include "attention.h"
 #include "pool.h"
 
-enum { BLOCK = 40, MAX_PHASES = 64, SPINS = 4000 };
+enum { BLOCK = 48, MAX_PHASES = 64, SPINS = 4000 };
 
 typedef struct {
     const Model *model;
@@ -166,10 +166,11 @@ static char *lay_run(Run *run, char *at) {
     size_t hidden = run->model->hidden, tokens = run->shape.tokens, padded = run->shape.padded;
     size_t heads = run->model->heads;
     run->states = cut(&at, tokens * hidden * sizeof(float));
-    run->queries.rows = cut(&at, tokens * hidden * sizeof(int16_t));
+    run->queries.rows = cut(&at, tokens * hidden);
     run->queries.step = cut(&at, tokens * heads * sizeof(float));
     for (int i = 0; i < 2; i++) {
-        run->memory[i].keys = cut(&at, padded * hidden * sizeof(int16_t));
+        run->memory[i].keys = cut(&at, padded * hidden);
+        run->memory[i].origins = cut(&at, padded * heads * sizeof(int32_t));
         run->memory[i].values = cut(&at, padded * hidden * sizeof(int16_t));
         run->memory[i].key_step = cut(&at, padded * heads * sizeof(float));
         run->memory[i].value_step = cut(&at, padded * heads * sizeof(float));
@@ -230,10 +231,10 @@ int qa_run(const Model *model, void *pool, const int64_t *ids, const int64_t *ty
     Run run = {
         .model = model, .ids = ids, .types = types, .start = start, .end = end, .threads = threads,
         .shape = {.heads = model->heads, .width = width, .tokens = tokens,
-                  .padded = (tokens + PANEL - 1) / PANEL * PANEL,
-                  .reach = floorf(sqrtf(2147483000.0f / (float)width)) - 1.0f},
+                  .padded = (tokens + PANEL - 1) / PANEL * PANEL},
     };
     run.rows = (tokens + threads * per_thread - 1) / (threads * per_thread);
+    run.rows += run.rows % 2; /* values are kept in pairs of tokens */
     run.blocks = (tokens + run.rows - 1) / run.rows;
     Scratch unused;
     run.scratch_bytes = (size_t)(lay_scratch(&run, NULL, &unused) - (char *)NULL);
