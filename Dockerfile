@@ -3,7 +3,8 @@
 # MODEL is `default` (the model that comes with the project; torch is not installed for it), a
 # folder of the build context (a Hugging Face folder is exported, an exported one is taken as it
 # is), or a hub id. A private hub model needs --secret id=hf_token,src=FILE.
-# Wheels put into wheels/ are preferred to the index: builds without a network put all of them there.
+# Wheels put into wheels/ are preferred to the index: builds without a network put all of them there
+# (and ziglang, the compiler that deploy/native.sh names).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 # --- artifact: the exported model, in /artifact
@@ -16,8 +17,10 @@ COPY requirements*.txt ./
 COPY requirements.txt wheel[s]/ wheels/
 RUN --mount=type=cache,target=/root/.cache/pip \
     [ "$MODEL" = default ] || WHEELS=wheels deploy/install.sh export /opt/export
-COPY deploy/bake.sh deploy/
+COPY deploy/bake.sh deploy/native.sh deploy/
 COPY service/ service/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    [ "$MODEL" = default ] || WHEELS=wheels deploy/native.sh
 COPY export/ export/
 ARG REVISION
 ARG EXPORT_FLAGS
@@ -34,7 +37,10 @@ RUN --mount=type=cache,target=/root/.cache/pip WHEELS=wheels deploy/install.sh r
 COPY deploy/trim.sh deploy/
 RUN deploy/trim.sh /opt/qa
 COPY service/ /app/service/
-RUN /opt/qa/bin/python -m compileall -q /app/service
+COPY deploy/native.sh /app/deploy/
+RUN --mount=type=cache,target=/root/.cache/pip WHEELS=/build/wheels /app/deploy/native.sh \
+    && rm -r /app/deploy \
+    && /opt/qa/bin/python -m compileall -q /app/service
 
 # --- the image
 FROM ${PYTHON_IMAGE}

@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,16 +71,19 @@ def main() -> int:
         print(f"int8 GEMM {' x '.join(map(str, shape)):<20}{rate / 1e9:>8.0f} GOPS")
     peak = max(rates.values())
     artifact = load_artifact(options.artifact)
-    answerer = QuestionAnswerer(artifact, threads=options.threads)
     graph = onnx.load(str(artifact.model_path))
+    ways = [QuestionAnswerer(artifact, threads=options.threads)]
+    if ways[0].runtime == "kernel":
+        ways.append(QuestionAnswerer(artifact, threads=options.threads, kernel=False))
     for tokens in options.lengths:
-        window = _window(tokens)
-        seconds = _median(lambda window=window: answerer.infer([window]))  # type: ignore[misc] # a default
         operations = weight_operations(graph, tokens)
-        print(
-            f"session at {tokens:>4} tokens {seconds * 1000:>7.2f} ms, {operations / 1e9:.2f} G operations "
-            f"with weights: {operations / seconds / 1e9:.0f} GOPS, {operations / seconds / peak:.0%} of peak"
-        )
+        for answerer in ways:
+            seconds = _median(partial(answerer.infer, [_window(tokens)]))
+            print(
+                f"{answerer.runtime:<12}at {tokens:>4} tokens {seconds * 1000:>7.2f} ms, "
+                f"{operations / 1e9:.2f} G operations with weights: {operations / seconds / 1e9:.0f} GOPS, "
+                f"{operations / seconds / peak:.0%} of peak"
+            )
     return 0
 
 

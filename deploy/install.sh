@@ -22,7 +22,8 @@ esac
 # The stamp names what is installed. It is taken away first and written last, so an interrupted
 # installation never looks finished.
 stamp=$venv/.qa-onnx-installed
-state="$kind $(cksum < "$file") $(cksum < "$0")"
+native=$root/service/engine/native
+state="$kind $(cksum < "$file") $(cksum < "$0") $(cat "$native"/*.[ch] "$root/deploy/native.sh" 2>/dev/null | cksum)"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$state" ]; then
     exit 0
 fi
@@ -84,4 +85,6 @@ then
     fi
 fi
 install --requirement "$file"
+# An image's environments are made before the sources come in: there it is a step of its own.
+[ ! -d "$native" ] || "$root/deploy/native.sh" "$venv/bin/python"
 echo "$state" > "$stamp"

@@ -18,7 +18,7 @@ library() {
     name=$1
     shift
     # shellcheck disable=SC2086 # the compiler may be several words
-    $compiler -O3 -std=gnu11 "$@" -shared -fPIC -pthread -o "$name.new" "$name.c" -lm \
+    $compiler -O3 -std=gnu11 "$@" -s -shared -fPIC -pthread -o "$name.new" "$name.c" -lm \
         && mv "$name.new" "$name-$machine.so" || say "native/$name.c could not be compiled"
 }
 
@@ -38,4 +38,4 @@ if ! command -v "$compiler" >/dev/null 2>&1; then
 fi
 [ "$machine" != x86_64 ] \
     || library encoder -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
-[ ! -f text.c ] || library text
+library text

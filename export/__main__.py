@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 from transformers.utils.logging import disable_progress_bar
 
-from export import choose, convert, manifest, optimize, pack, quantize, smooth, verify
+from export import choose, convert, describe, manifest, optimize, pack, quantize, smooth, verify
 from export.errors import ExportError
 from export.evaluate import evaluate
 from export.source import Source, resolve
@@ -70,14 +70,19 @@ def _build(
         quantize.strip(plain)
         note(plain)
 
-    def load(graph: Path, recipe: quantize.Recipe, precision: str) -> QuestionAnswerer:
-        """An artifact folder around one graph, loaded as the service would."""
+    def load(graph: Path, recipe: quantize.Recipe, precision: str) -> tuple[QuestionAnswerer, ...]:
+        """An artifact folder around one graph, loaded in every way the service may run it."""
         folder = work / recipe.name
         folder.mkdir(exist_ok=True)
         pack.pack(graph, folder)
+        if precision == "int8":
+            describe.describe(folder)
         shutil.copy(work / TOKENIZER_FILE, folder)
         described(folder, recipe, precision, {}, None)
-        return QuestionAnswerer(load_artifact(folder))
+        answerer = QuestionAnswerer(load_artifact(folder))
+        if answerer.runtime == "onnxruntime":
+            return (answerer,)
+        return answerer, QuestionAnswerer(answerer.artifact, kernel=False)
 
     def described(
         folder: Path, recipe: quantize.Recipe, precision: str, quality: dict[str, Any], null: float | None
@@ -127,17 +132,18 @@ def _build(
                 quantize.strip(quantized[recipe.name])
                 note(quantized[recipe.name], recipe.name)
     with _stage("verify") as note:
-        reference = load(plain, quantize.FP32[0], "fp32")
+        (reference,) = load(plain, quantize.FP32[0], "fp32")
         difference = verify.check_conversion(source, reference)
         note(f"torch and fp32 ONNX differ by {difference:.1e} of the logits' spread")
     quality: dict[str, Any] = {"conversion_error": float(f"{difference:.2e}")}
     candidates = []
     for recipe in recipes:
         if options.precision == "int8":
-            answerer = load(quantized[recipe.name], recipe, "int8")
+            answerers = load(quantized[recipe.name], recipe, "int8")
         else:
-            answerer = reference if recipe.graph == "plain" else load(graphs[recipe.graph], recipe, "fp32")
-        candidates.append(choose.Candidate(recipe, answerer.artifact.path, answerer))
+            plain_one = recipe.graph == "plain"
+            answerers = (reference,) if plain_one else load(graphs[recipe.graph], recipe, "fp32")
+        candidates.append(choose.Candidate(recipe, answerers[0].artifact.path, answerers))
     gate = choose.Gate(
         options.evaluate[0] if options.evaluate else None, options.evaluate_limit, options.min_f1_ratio
     )
@@ -146,19 +152,25 @@ def _build(
     print(choose.table(results), file=sys.stderr)
     quality["candidates"] = [result.row() for result in results]
     null = None
-    if scores is not None and chosen.evaluation is not None:
-        entries = [(options.evaluate[0], scores, chosen.evaluation)]
+    if scores is not None and (own := chosen.ways[0].evaluation) is not None:
+        entries = [(options.evaluate[0], scores, own)]
         for file in options.evaluate[1:]:
             with _stage("evaluate") as note:
                 note(file.name)
                 pair = [
                     evaluate(answerer, file, options.evaluate_limit, f"{name} on {file.name}")
-                    for name, answerer in (("fp32", reference), ("chosen", chosen.candidate.answerer))
+                    for name, answerer in (("fp32", reference), ("chosen", chosen.candidate.answerers[0]))
                 ]
             entries.append((file, *pair))
         null = next((own.null_threshold for _, _, own in entries if own.null_threshold is not None), None)
         quality["evaluation"] = [
-            {"file": file.name, "questions": own.questions, "fp32": fp32.scores(), "chosen": own.scores()}
+            {
+                "file": file.name,
+                "questions": own.questions,
+                "fp32": fp32.scores(),
+                "runtime": chosen.ways[0].runtime,
+                "chosen": own.scores(),
+            }
             for file, fp32, own in entries
         ]
         for entry in quality["evaluation"]:

@@ -19,36 +19,52 @@ MAX_ERROR = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A finished graph, loaded as the service would load it."""
+    """A finished graph, loaded in every way the service may run it; the first is this machine's."""
 
     recipe: Recipe
     folder: Path
-    answerer: QuestionAnswerer
+    answerers: tuple[QuestionAnswerer, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What was measured of a candidate; `verdict` says why it was or was not taken."""
+class Measured:
+    """What was measured of one way to run a candidate; `shortfall` says what it lacks, "" for nothing."""
 
-    candidate: Candidate
+    runtime: str
     milliseconds: float
     comparison: Comparison
     evaluation: Evaluation | None
-    verdict: str
+    shortfall: str
 
     def row(self) -> dict[str, Any]:
         """For the manifest."""
         row: dict[str, Any] = {
-            "recipe": self.candidate.recipe.name,
-            "bytes": size(self.candidate.folder),
             "milliseconds_per_probe": round(self.milliseconds, 2),
             "logit_error": round(self.comparison.error, 4),
             "probe_agreement": round(self.comparison.agreement, 4),
-            "verdict": self.verdict,
         }
         if self.evaluation is not None:
             row |= {"exact_match": round(self.evaluation.exact_match, 2), "f1": round(self.evaluation.f1, 2)}
         return row
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A candidate's measurements; `verdict` says why it was or was not taken."""
+
+    candidate: Candidate
+    ways: tuple[Measured, ...]
+    verdict: str
+
+    def row(self) -> dict[str, Any]:
+        """For the manifest: the first way's figures, then the others' by name."""
+        row: dict[str, Any] = {
+            "recipe": self.candidate.recipe.name,
+            "bytes": size(self.candidate.folder),
+            "runtime": self.ways[0].runtime,
+        }
+        row |= self.ways[0].row() | {"verdict": self.verdict}
+        return row | {way.runtime: way.row() for way in self.ways[1:]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +81,25 @@ def choose(
 ) -> tuple[Result, list[Result], Evaluation | None]:
     """The fastest candidate that passes, every result in order of speed, and fp32's own scores.
 
-    With a file, candidates are evaluated from the fastest on, and no more than needed. Raises
-    ExportError where none passes.
+    It must pass in every way it may be run, for the artifact goes to other machines too. With a file,
+    candidates are evaluated from the fastest on, and no more than needed. Raises ExportError where
+    none passes.
     """
-    speeds = milliseconds([candidate.answerer for candidate in candidates])
-    order = sorted(zip(speeds, candidates, strict=True), key=lambda pair: pair[0])
+    speeds = iter(milliseconds([answerer for candidate in candidates for answerer in candidate.answerers]))
+    timed = [(candidate, [next(speeds) for _ in candidate.answerers]) for candidate in candidates]
+    timed.sort(key=lambda entry: entry[1][0])
     scores = evaluate(reference, gate.file, gate.limit, "evaluate fp32") if gate.file is not None else None
     results: list[Result] = []
     chosen: Result | None = None
-    for speed, candidate in order:
-        comparison = compare(reference, candidate.answerer)
-        evaluation = None
-        if chosen is not None:
-            verdict = "slower than the chosen"
-        elif scores is None:
-            verdict = "chosen" if comparison.error <= MAX_ERROR else f"logit error over {MAX_ERROR}"
-        else:
-            assert gate.file is not None  # noqa: S101 - for the type checker
-            label = f"evaluate {candidate.recipe.name}"
-            evaluation = evaluate(candidate.answerer, gate.file, gate.limit, label)
-            ratio = evaluation.f1 / scores.f1 if scores.f1 else 1.0  # nothing to lose
-            verdict = "chosen" if ratio >= gate.min_f1_ratio else f"F1 only {ratio:.4f} of fp32's"
-        result = Result(candidate, speed, comparison, evaluation, verdict)
+    for candidate, own in timed:
+        ways: list[Measured] = []
+        judge = chosen is None
+        for answerer, speed in zip(candidate.answerers, own, strict=True):
+            ways.append(_measure(reference, scores, candidate.recipe, answerer, speed, gate, judge))
+            judge = judge and not ways[-1].shortfall
+        short = [f"{way.shortfall} ({way.runtime})" for way in ways if way.shortfall]
+        verdict = "slower than the chosen" if chosen else "; ".join(short) or "chosen"
+        result = Result(candidate, tuple(ways), verdict)
         results.append(result)
         if verdict == "chosen":
             chosen = result
@@ -99,15 +112,41 @@ def choose(
     return chosen, results, scores
 
 
+def _measure(
+    reference: QuestionAnswerer,
+    scores: Evaluation | None,
+    recipe: Recipe,
+    answerer: QuestionAnswerer,
+    speed: float,
+    gate: Gate,
+    judge: bool,
+) -> Measured:
+    comparison = compare(reference, answerer)
+    evaluation, shortfall = None, ""
+    if judge and scores is None and comparison.error > MAX_ERROR:
+        shortfall = f"logit error over {MAX_ERROR}"
+    elif judge and scores is not None and gate.file is not None:
+        label = f"evaluate {recipe.name} by {answerer.runtime}"
+        evaluation = evaluate(answerer, gate.file, gate.limit, label)
+        ratio = evaluation.f1 / scores.f1 if scores.f1 else 1.0  # nothing to lose
+        if ratio < gate.min_f1_ratio:
+            shortfall = f"F1 only {ratio:.4f} of fp32's"
+    return Measured(answerer.runtime, speed, comparison, evaluation, shortfall)
+
+
 def table(results: Sequence[Result]) -> str:
-    """The summary for a terminal, fastest first."""
-    lines = [f"{'candidate':<26}{'MB':>8}{'ms':>8}{'error':>8}{'agree':>8}{'EM':>8}{'F1':>8}  verdict"]
+    """The summary for a terminal, fastest first; a line for each way to run a candidate."""
+    lines = [
+        f"{'candidate':<26}{'by':<12}{'MB':>8}{'ms':>8}{'error':>8}{'agree':>8}{'EM':>8}{'F1':>8}  verdict"
+    ]
     for result in results:
-        scores = result.evaluation
-        em, f1 = (f"{scores.exact_match:.2f}", f"{scores.f1:.2f}") if scores else ("-", "-")
-        lines.append(
-            f"{result.candidate.recipe.name:<26}{size(result.candidate.folder) / 1e6:>8.1f}"
-            f"{result.milliseconds:>8.2f}{result.comparison.error:>8.4f}"
-            f"{result.comparison.agreement:>8.1%}{em:>8}{f1:>8}  {result.verdict}"
-        )
+        for number, way in enumerate(result.ways):
+            scores = way.evaluation
+            em, f1 = (f"{scores.exact_match:.2f}", f"{scores.f1:.2f}") if scores else ("-", "-")
+            lines.append(
+                f"{'' if number else result.candidate.recipe.name:<26}{way.runtime:<12}"
+                f"{size(result.candidate.folder) / 1e6:>8.1f}{way.milliseconds:>8.2f}"
+                f"{way.comparison.error:>8.4f}{way.comparison.agreement:>8.1%}{em:>8}{f1:>8}  "
+                f"{'' if number else result.verdict}".rstrip()
+            )
     return "\n".join(lines)

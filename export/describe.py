@@ -10,6 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from service.engine.artifact import ENCODER_FILE, MODEL_FILE
+from service.engine.encoder import has_shape
 
 _ACTIVATIONS = {"Gelu": "gelu", "Relu": "relu"}
 
@@ -40,7 +41,9 @@ class _Graph:
         self._folder = folder
         model = onnx.load(str(folder / MODEL_FILE), load_external_data=False)
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._makers = {name: node for node in model.graph.node for name in node.output}
+        self._makers: dict[str, onnx.NodeProto] = {
+            name: node for node in model.graph.node for name in node.output
+        }
         self._users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in model.graph.node:
             for name in node.input:
@@ -48,9 +51,9 @@ class _Graph:
 
     def encoder(self) -> dict[str, Any]:
         """All of it; raises _OtherShapeError at the first step that is another."""
-        norm = next((n for n in self._makers.values() if n.op_type == "LayerNormalization"), None)
-        _need(norm is not None)
-        assert norm is not None  # noqa: S101 - for the type checker
+        norms = [node for node in self._makers.values() if node.op_type == "LayerNormalization"]
+        _need(len(norms) > 0)
+        norm = norms[0]
         tables = self._tables(norm.input[0])
         described: dict[str, Any] = {
             "hidden": tables["words"]["rows"][2],
@@ -66,6 +69,8 @@ class _Graph:
             heads.add(count)
             activations.add(activation)
         _need(len(layers) > 0 and len(heads) == 1 and len(activations) == 1)
+        sizes = (tables["words"]["rows"][2], layers[0]["up"]["weights"][2], *heads, len(layers))
+        _need(has_shape(*sizes))
         head, output = self._head(states)
         sides = [self._next(name, "Squeeze").output[0] for name in self._next(output, "Split").output]
         _need(sides == ["start_logits", "end_logits"])
@@ -92,7 +97,8 @@ class _Graph:
         after_attention, middle = self._residual(name, states)
         up, name = self._product(middle)
         activation = self._next(name)
-        _need(activation.op_type in _ACTIVATIONS and _attribute(activation, "approximate", b"none") == b"none")
+        _need(activation.op_type in _ACTIVATIONS)
+        _need(_attribute(activation, "approximate", b"none") == b"none")
         down, name = self._product(activation.output[0])
         after_down, result = self._residual(name, middle)
         layer = {"qkv": qkv, "out": out, "up": up, "down": down}
@@ -209,12 +215,14 @@ class _Graph:
         return numpy_helper.to_array(_attribute(node, "value"))
 
     def _maker(self, name: str) -> onnx.NodeProto:
-        _need(name in self._makers)
-        return self._makers[name]
+        node = self._makers.get(name)
+        if node is None:
+            raise _OtherShapeError
+        return node
 
     def _next(self, name: str, kind: str | None = None) -> onnx.NodeProto:
         """The one node that takes `name`."""
-        users = self._users[name]
+        users: list[onnx.NodeProto] = self._users[name]
         _need(len(users) == 1 and kind in (None, users[0].op_type))
         return users[0]
 

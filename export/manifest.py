@@ -13,7 +13,14 @@ import service
 from export.convert import TokenizerFacts
 from export.errors import ExportError
 from export.source import Source
-from service.engine.artifact import FORMAT, MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from service.engine.artifact import (
+    ENCODER_FILE,
+    FORMAT,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+)
 
 _TOOLS = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "tokenizers")
 
@@ -51,7 +58,8 @@ def write(
                 "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
                 "bytes": (folder / name).stat().st_size,
             }
-            for name in (MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+            for name in (MODEL_FILE, WEIGHTS_FILE, ENCODER_FILE, TOKENIZER_FILE)
+            if (folder / name).is_file()  # not all models have an encoder.json
         },
         "quality": dict(quality),
     }

@@ -67,6 +67,7 @@ def _answer(settings: Settings, options: argparse.Namespace) -> int:
         load_artifact(settings.model),
         threads=settings.threads or None,
         token_budget=settings.token_budget,
+        kernel=settings.kernel,
     )
     (answers,) = answerer.answer([(options.question, context)], parameters)
     if options.json:
@@ -84,9 +85,11 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
     from service.engine.artifact import load_artifact
 
     artifact = load_artifact(options.artifact or settings.model)
-    ((answer,),) = QuestionAnswerer(artifact, threads=settings.threads or None).answer([_PROBE])
+    answerer = QuestionAnswerer(artifact, threads=settings.threads or None, kernel=settings.kernel)
+    ((answer,),) = answerer.answer([_PROBE])
     source = artifact.manifest["source"]["id"]
     print(f"{artifact.path}: {source}, {artifact.precision} for {artifact.target}; files intact")
+    print(f"run by {answerer.runtime}")
     print(f"{_PROBE[0]} -> {answer.answer} (score {answer.score:.4f})")
     return 0
 
@@ -132,17 +135,17 @@ def _parser() -> argparse.ArgumentParser:
         "--handle-impossible-answer", action="store_true", help="allow 'no answer' as an answer"
     )
     answer.add_argument("--json", action="store_true", help="print JSON for machines")
-    _add_settings(answer, {"model", "threads", "token_budget"})
+    _add_settings(answer, {"model", "threads", "kernel", "token_budget"})
     answer.set_defaults(run=_answer)
 
     check = commands.add_parser("check", help="verify a model folder and answer a probe")
     check.add_argument("artifact", nargs="?", type=Path, metavar="ARTIFACT")
-    _add_settings(check, {"model", "threads"})
+    _add_settings(check, {"model", "threads", "kernel"})
     check.set_defaults(run=_check)
 
     bench = commands.add_parser("bench", help="measure latency and throughput on this machine")
     _add_bench(bench)
-    _add_settings(bench, {"model", "threads", "token_budget"})
+    _add_settings(bench, {"model", "threads", "kernel", "token_budget"})
     bench.set_defaults(run=_bench)
     return parser
 

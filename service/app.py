@@ -1,9 +1,8 @@
 """Owns the HTTP routes; knows neither how answers are found nor how the process was started."""
 
 from dataclasses import asdict
+from importlib.metadata import version
 
-import onnxruntime
-import tokenizers
 from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
@@ -61,11 +60,12 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
         facts = {
             "service": {
                 "version": __version__,
-                "onnxruntime": onnxruntime.__version__,
-                "tokenizers": tokenizers.__version__,
+                # Not imported for that: where the kernel runs the model, ONNX Runtime is not in memory.
+                "onnxruntime": version("onnxruntime"),
+                "tokenizers": version("tokenizers"),
             },
             "cpu": {"model": cpu_model(), "threads": answerer.threads},
-            "model": {"path": str(settings.model), **answerer.artifact.manifest},
+            "model": {"path": str(settings.model), "runtime": answerer.runtime, **answerer.artifact.manifest},
             "limits": {
                 name: value
                 for name, value in asdict(settings).items()

@@ -51,6 +51,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
             threads=settings.threads or None,
             token_budget=settings.token_budget,
             concurrent=True,
+            kernel=settings.kernel,
         )
         return create_app(settings, answerer)
 

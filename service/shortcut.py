@@ -3,28 +3,37 @@
 import re
 import select
 import socket
+import struct
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from gunicorn.util import http_date
+from gunicorn.util import close_graceful, http_date
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 if TYPE_CHECKING:  # it loads ONNX Runtime, which starts threads, and this is imported before the fork
     from service.predict import Predictor
     from service.problems import Reply
 
-# One question of the common kind, start to end: its head as RFC 9112 has it (no folded lines, no bare
-# line feeds), to where the app's routes say questions go.
+# One question of the common kind: its head as RFC 9112 has it (no folded lines, no bare line feeds), to
+# where the app's routes say questions go. What gunicorn would drop ("_" in names) or refuse (more fields,
+# longer ones) it shall see.
 _HEAD = re.compile(
-    rb"POST /(?:predict)? HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+)\r\n"
+    rb"POST /(?:predict)? HTTP/1\.1\r\n((?:[!#$%&'*+.^`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n){1,100})\r\n"
 )
+_MOST_HEAD_BYTES = 8190
 _MOST_BYTES = 1 << 16
-# Bodies that come in parts, wait for permission or are packed, connections that end or change: not plain.
+# Bodies that come in parts, wait for permission or are packed, connections that change: not plain.
 _SPECIAL = {b"transfer-encoding", b"expect", b"content-encoding", b"upgrade", b"trailer"}
+# gunicorn refuses schemes that contradict each other; of the headers that tell one, one is left.
+_SPECIAL |= {b"x-forwarded-protocol", b"x-forwarded-ssl"}
+_JSON = {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
 # How long a thread stays with a connection that it has answered, and how many may at once.
 _STAY_MILLISECONDS = 100
 _MOST_STAYING = 8
+# How long a client may keep a thread waiting for the rest of its request, or to take its reply.
+_STALL_SECONDS = 10
 
 
 class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type information
@@ -32,51 +41,76 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
 
     Through gunicorn's parser, WSGI and Flask a question costs 640 calls of functions, whose code the
     model's weights have just driven out of the CPU's caches: at one client 0.6 ms on top of 9, at sixteen
-    5% of all answers. Anything unusual is left where it is and goes that way, to the same Predictor.
+    5% of all answers. Anything unusual is handed to gunicorn's parser and goes that way, to the same
+    Predictor.
     """
 
     def init_process(self) -> None:
         self._stays = threading.Semaphore(_MOST_STAYING)
         super().init_process()
 
+    @property
+    def _predictor(self) -> "Predictor":
+        predictor: Predictor = self.wsgi.extensions["predictor"]
+        return predictor
+
     def handle(self, conn: TConn) -> object:
         """Answer on this connection, and what is asked on it next where that comes at once."""
         conn.sock.setblocking(True)
+        if not conn.initialized:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALL_SECONDS, 0))
         while True:
-            if not (conn.initialized and self._answered(conn.sock)):
-                kept: object = super().handle(conn)
-                if kept is not True:
-                    return kept
-            if conn.parser.unreader.buf.getvalue() or not self._asked_again(conn.sock):
-                return True
+            kept = self._handle_one(conn)
+            if kept is False:
+                _end(conn.sock)
+            if kept is not True or _pending(conn) or not self._asked_again(conn.sock):
+                return kept
+
+    def _handle_one(self, conn: TConn) -> object:
+        """Whether the connection is kept, or what else gunicorn says of it."""
+        question = self._plain_question(conn)
+        if question is None:
+            return super().handle(conn)
+        body, timeout = question
+        return _sent(conn.sock, self._predictor.reply(lambda: body, timeout))
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
         """Called by the event loop; in an overload it refuses questions itself, at no thread's cost."""
-        predictor: Predictor = self.wsgi.extensions["predictor"]
-        if not (predictor.full and self._answered(client)):
+        if not self._predictor.full or self._plain_question(conn) is None:
             super().on_client_socket_readable(conn, client)
             return
-        conn.set_timeout()
+        # Refused even where a place has come free since: nothing here may wait for the model.
+        sent = _sent(client, self._predictor.refuse())
         self.keepalived_conns.remove(conn)  # they are kept in the order of their time-outs
-        self.keepalived_conns.append(conn)
+        if sent:
+            conn.set_timeout()
+            self.keepalived_conns.append(conn)
+        else:
+            conn.timeout = 0.0  # the loop closes it next
+            self.keepalived_conns.appendleft(conn)
 
-    def _answered(self, client: socket.socket) -> bool:
-        """Whether one plain question was there and answered, or refused; if not, nothing was read."""
-        # A log line per request needs the request parsed; a reply while stopping ends the connection.
-        if self.cfg.accesslog or not self.alive:
-            return False
-        predictor: Predictor = self.wsgi.extensions["predictor"]
+    def _plain_question(self, conn: TConn) -> tuple[bytes, str | None] | None:
+        """Read what came; where it is not one plain question, leave it in gunicorn's parser."""
+        # What the parser holds comes first, and may be the start of what arrives now. A log line per
+        # request needs the request parsed; a reply while stopping or among too many connections ends its own.
+        if (
+            not conn.initialized
+            or _pending(conn)
+            or self.cfg.accesslog
+            or not self.alive
+            or len(self.keepalived_conns) >= self.max_keepalived
+        ):
+            return None
         try:
-            data = client.recv(_MOST_BYTES, socket.MSG_PEEK)
-            found = _plain_question(data)
-            if found is None:
-                return False
-            client.recv(len(data))
-            body, timeout = found
-            client.sendall(_message(predictor.reply(lambda: body, timeout)))
-        except OSError:  # gone, or not reading: gunicorn finds out and closes
-            return False
-        return True
+            data = conn.sock.recv(_MOST_BYTES)
+        except OSError:  # gunicorn finds out and closes
+            return None
+        question = parse(data)
+        if question is None or len(question[0]) > self.wsgi.config["MAX_CONTENT_LENGTH"]:
+            conn.parser.unreader.unread(data)
+            return None
+        return question
 
     def _asked_again(self, client: socket.socket) -> bool:
         """Wait a moment for a client in a hurry; those who think are for the event loop."""
@@ -90,14 +124,14 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
             self._stays.release()
 
 
-def _plain_question(data: bytes) -> tuple[bytes, str | None] | None:
+def parse(data: bytes) -> tuple[bytes, str | None] | None:
     """Body and time-out of a request, where `data` is just that and leaves no doubt how to read it."""
     head = _HEAD.match(data)
-    if head is None:
+    if head is None or head.end() > _MOST_HEAD_BYTES:
         return None
     lines = [line.partition(b":") for line in head[1].split(b"\r\n")[:-1]]
     headers = {name.lower(): value.strip(b" \t") for name, _, value in lines}
-    if len(headers) < len(lines) or not _SPECIAL.isdisjoint(headers):
+    if len(headers) < len(lines) or b"host" not in headers or not _SPECIAL.isdisjoint(headers):
         return None
     body = data[head.end() :]
     if (
@@ -110,10 +144,13 @@ def _plain_question(data: bytes) -> tuple[bytes, str | None] | None:
     return body, None if timeout is None else timeout.decode("latin-1")
 
 
-_JSON = {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
+def _pending(conn: TConn) -> bool:
+    """Whether gunicorn's parser holds bytes that it has read and not yet used."""
+    return bool(conn.parser.unreader.buf.getvalue())
 
 
-def _message(reply: "Reply") -> bytes:
+def _sent(client: socket.socket, reply: "Reply") -> bool:
+    """Whether all of it went out; if not, nothing may follow it on this connection."""
     lines = [
         f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}",
         f"Date: {http_date()}",
@@ -124,4 +161,15 @@ def _message(reply: "Reply") -> bytes:
         "",
         "",
     ]
-    return "\r\n".join(lines).encode("latin-1") + reply.body
+    try:
+        client.sendall("\r\n".join(lines).encode("latin-1") + reply.body)
+    except OSError:  # gone, or not reading
+        return False
+    return True
+
+
+def _end(client: socket.socket) -> None:
+    """Wait for the client to close, too, here in a thread: else gunicorn does, in the event loop."""
+    with suppress(OSError):  # gone already
+        close_graceful(client.dup())
+        client.shutdown(socket.SHUT_RD)  # nothing is left to wait for

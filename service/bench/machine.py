@@ -2,11 +2,10 @@
 
 import platform
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import tokenizers
 
 from service import __version__
 from service.engine.cpu import available_cpus, cpu_flags, cpu_model
@@ -26,8 +25,8 @@ def facts() -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "qa_onnx": __version__,
-        "onnxruntime": onnxruntime.__version__,
-        "tokenizers": tokenizers.__version__,
+        "onnxruntime": version("onnxruntime"),
+        "tokenizers": version("tokenizers"),
         "numpy": np.__version__,
     }
 

@@ -47,6 +47,7 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
         threads=settings.threads or None,
         token_budget=settings.token_budget,
         concurrent=True,
+        kernel=settings.kernel,
     )
     with ExitStack() as stack:
         targets: dict[str, Target] = {}
@@ -127,6 +128,7 @@ def _flags(settings: Settings) -> list[str]:
     return [
         *("--model", str(settings.model), "--threads", str(settings.threads)),
         *("--token-budget", str(settings.token_budget)),
+        "--kernel" if settings.kernel else "--no-kernel",
     ]
 
 
@@ -147,6 +149,7 @@ def _report(
             "recipe": manifest.get("recipe"),
             "sha256": manifest["files"][WEIGHTS_FILE]["sha256"],
             "threads": answerer.threads,
+            "runtime": answerer.runtime,
         },
         "questions": {
             "file": str(options.questions) if options.questions else "built in",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from service.engine.artifact import Artifact
@@ -10,14 +11,8 @@ from service.engine.cpu import available_cpus
 from service.engine.encoder import Encoder
 from service.engine.memory import keep_memory
 from service.engine.parameters import Parameters
-from service.engine.spans import (
-    TokenSpan,
-    WindowProbabilities,
-    count_spans,
-    normalise,
-    top_spans,
-)
-from service.engine.tokenization import TextTokenizer, TokenizedText
+from service.engine.spans import TokenSpan, best_spans, count_spans
+from service.engine.tokenization import NO_WORD, TextTokenizer, TokenizedText
 from service.engine.windowing import Window, WindowLogits, build_window, plan_windows
 from service.errors import InvalidInput
 
@@ -29,6 +24,8 @@ TOKEN_BUDGET = 384
 # One question never becomes more windows than this: a doc_stride just under max_seq_len would
 # otherwise turn a page into a window per token.
 MAX_WINDOWS = 4096
+
+Place = tuple[int, int, float]  # of a span in the context: start, end, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +84,9 @@ class QuestionAnswerer:
         if kernel and Encoder.runs(artifact):
             self._model = Encoder(artifact, threads=self.threads)
         else:
-            from service.engine.session import Session  # here: ONNX Runtime takes 50 MB
+            from service.engine import session  # only here: ONNX Runtime takes 50 MB
 
-            self._model = Session(
+            self._model = session.Session(
                 artifact, threads=self.threads, token_budget=token_budget, concurrent=concurrent
             )
 
@@ -153,10 +150,7 @@ class QuestionAnswerer:
     def decode(self, prepared: Prepared, logits: Sequence[WindowLogits]) -> list[Answer]:
         """Turn the logits of `prepared.windows` into answers, best first; never empty."""
         parameters = prepared.parameters
-        probabilities, null_score = normalise(
-            prepared.windows, logits, per_window=parameters.scoring == "per_window"
-        )
-        answers = _best_answers(prepared, probabilities)
+        answers, null_score = _best_answers(prepared, logits)
         if parameters.handle_impossible_answer:
             # Null wins where its log-odds over the best span exceed the threshold; at 0 that is
             # upstream's plain comparison of scores.
@@ -170,8 +164,8 @@ class QuestionAnswerer:
         return answers[: parameters.top_k] or [Answer("", 0, 0, 0.0)]
 
 
-def _best_answers(prepared: Prepared, probabilities: list[WindowProbabilities]) -> list[Answer]:
-    """Distinct answers, best first: top_k of them, or fewer where there are no more.
+def _best_answers(prepared: Prepared, logits: Sequence[WindowLogits]) -> tuple[list[Answer], float]:
+    """Distinct answers, best first: top_k of them, or fewer where there are no more; and the null score.
 
     As upstream, each window gives its 2 top_k + 10 likeliest spans, and those of equal text (case
     ignored) are one answer with the summed score. Where that leaves fewer than top_k, upstream
@@ -180,32 +174,38 @@ def _best_answers(prepared: Prepared, probabilities: list[WindowProbabilities]) 
     parameters = prepared.parameters
     wanted = parameters.top_k
     count = wanted * 2 + 10 if parameters.align_to_words else wanted
-    available = max(count_spans(len(p.start), parameters.max_answer_len) for p in probabilities)
-    merged = _merge(prepared.context, _place(prepared, probabilities, count))
-    while len(merged) < wanted and count < available:
+    places, null_score = _place(prepared, logits, count)
+    merged = _merge(prepared.context, places)
+    while len(merged) < wanted and any(
+        count < count_spans(window.last - window.first, parameters.max_answer_len)
+        for window in prepared.windows
+    ):
         count *= 2
-        for key, answer in _merge(prepared.context, _place(prepared, probabilities, count)).items():
-            merged.setdefault(key, answer)
-    return sorted(merged.values(), key=lambda answer: answer.score, reverse=True)
+        for key, place in _merge(prepared.context, _place(prepared, logits, count)[0]).items():
+            merged.setdefault(key, place)
+    best = sorted(merged.values(), key=itemgetter(2), reverse=True)[:wanted]
+    return [Answer(prepared.context[place[0] : place[1]], *place) for place in best], null_score
 
 
-def _place(
-    prepared: Prepared, probabilities: list[WindowProbabilities], count: int
-) -> list[tuple[int, int, float]]:
-    """The `count` likeliest spans of each window as (start, end, score) in the context.
+def _place(prepared: Prepared, logits: Sequence[WindowLogits], count: int) -> tuple[list[Place], float]:
+    """The `count` likeliest spans of each window in the context, and the null score.
 
     In the windows' order for per-window scores, as upstream; else the likeliest first, so that of
     equal texts the likeliest place is named.
     """
     parameters = prepared.parameters
-    found = [
+    per_window = parameters.scoring == "per_window"
+    found, null_score = best_spans(
+        prepared.windows, logits, parameters.max_answer_len, count, per_window=per_window
+    )
+    places = [
         (*_characters(prepared.tokens, window, span, parameters.align_to_words), span.score)
-        for window, chances in zip(prepared.windows, probabilities, strict=True)
-        for span in top_spans(chances, parameters.max_answer_len, count)
+        for window, spans in zip(prepared.windows, found, strict=True)
+        for span in spans
     ]
-    if parameters.scoring == "global" and len(prepared.windows) > 1:
-        found.sort(key=lambda place: place[2], reverse=True)
-    return found
+    if not per_window and len(found) > 1:
+        places.sort(key=itemgetter(2), reverse=True)
+    return places, null_score
 
 
 def _characters(
@@ -213,24 +213,21 @@ def _characters(
 ) -> tuple[int, int]:
     """Code points of a token span, widened to whole words (within the window, as upstream)."""
     first, last = window.first + span.first, window.first + span.last
-    words = tokens.words
-    first_word, last_word = words[first], words[last]
-    if align_to_words and first_word is not None and last_word is not None:
-        while first > window.first and words[first - 1] == first_word:
+    word = tokens.words.item  # a plain number
+    first_word, last_word = word(first), word(last)
+    if align_to_words and first_word != NO_WORD and last_word != NO_WORD:
+        while first > window.first and word(first - 1) == first_word:
             first -= 1
-        while last + 1 < window.last and words[last + 1] == last_word:
+        while last + 1 < window.last and word(last + 1) == last_word:
             last += 1
-    return tokens.offsets[first][0], tokens.offsets[last][1]
+    return tokens.offsets.item(first, 0), tokens.offsets.item(last, 1)
 
 
-def _merge(context: str, found: Iterable[tuple[int, int, float]]) -> dict[str, Answer]:
-    """One answer per text, case ignored, at its first place and with the summed score."""
-    merged: dict[str, Answer] = {}
+def _merge(context: str, found: Iterable[Place]) -> dict[str, Place]:
+    """One place per text, case ignored: the first, with the summed score."""
+    merged: dict[str, Place] = {}
     for start, end, score in found:
-        text = context[start:end]
-        key = text.lower()
-        if (known := merged.get(key)) is not None:
-            merged[key] = Answer(known.answer, known.start, known.end, known.score + score)
-        else:
-            merged[key] = Answer(text, start, end, score)
+        key = context[start:end].lower()
+        first = merged.get(key)
+        merged[key] = (start, end, score) if first is None else (first[0], first[1], first[2] + score)
     return merged

@@ -13,7 +13,7 @@ from service.engine.cpu import cpu_flags
 
 FOLDER = Path(__file__).parent / "native"
 _ENCODER_FLAGS = frozenset({"fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})
-_ADDRESS, _NUMBER = ctypes.c_void_p, ctypes.c_int
+_ADDRESS, _NUMBER, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
 
 @cache
@@ -21,18 +21,37 @@ def encoder() -> ctypes.CDLL | None:
     """native/encoder.c, for CPUs with AVX-512 VNNI."""
     if not cpu_flags() >= _ENCODER_FLAGS:
         return None
-    library = _load("encoder")
+    library = _load("encoder", ctypes.CDLL)
     if library is not None:
         library.qa_pool.argtypes, library.qa_pool.restype = [_NUMBER], _ADDRESS
         library.qa_pack.argtypes = [_ADDRESS, _NUMBER, _NUMBER, _ADDRESS]
         library.qa_pack.restype = None
-        library.qa_run.argtypes = [_ADDRESS] * 4 + [_NUMBER] + [_ADDRESS] * 2
+        library.qa_run.argtypes = [*[_ADDRESS] * 4, _NUMBER, _ADDRESS]
     return library
 
 
-def _load(name: str) -> ctypes.CDLL | None:
+@cache
+def text(*, release: bool = False) -> ctypes.CDLL | None:
+    """native/text.c, for any CPU.
+
+    Its calls keep Python's lock unless told to release it: a page takes microseconds, and to wait for the
+    lock again may take more.
+    """
+    library = _load("text", ctypes.CDLL if release else ctypes.PyDLL)
+    if library is not None:
+        library.qa_vocabulary.argtypes = [ctypes.c_char_p, *[_ADDRESS] * 2, *[_NUMBER] * 3, _LONG, _NUMBER]
+        library.qa_vocabulary.restype = _ADDRESS
+        library.qa_forget.argtypes, library.qa_forget.restype = [_ADDRESS], None
+        library.qa_pieces.argtypes = [_ADDRESS, ctypes.c_char_p, _LONG, _ADDRESS]
+        library.qa_pieces.restype = _LONG
+        library.qa_spans.argtypes = [*[_ADDRESS] * 2, *[_NUMBER] * 4, _ADDRESS, _NUMBER]
+        library.qa_spans.restype = ctypes.c_double
+    return library
+
+
+def _load(name: str, kind: type[ctypes.CDLL]) -> ctypes.CDLL | None:
     file = FOLDER / f"{name}-{platform.machine()}.so"
     try:
-        return ctypes.CDLL(str(file))
+        return kind(str(file))
     except OSError:  # not there, or for another C library
         return None

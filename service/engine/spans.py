@@ -1,5 +1,7 @@
 """Owns the search for the likeliest spans in logits; knows token indices only, no text."""
 
+import ctypes
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,9 +9,13 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from service.engine import native
 from service.engine.windowing import Window, WindowLogits
 
 Probabilities = npt.NDArray[np.float32]
+
+# As in native/text_spans.h.
+_SPAN = struct.Struct("@iif")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,44 @@ class TokenSpan:
     first: int
     last: int
     score: float
+
+
+def best_spans(
+    windows: Sequence[Window],
+    logits: Sequence[WindowLogits],
+    max_answer_len: int,
+    count: int,
+    *,
+    per_window: bool,
+) -> tuple[list[list[TokenSpan]], float]:
+    """At most `count` spans of each window, likeliest first, and the null score; see `normalise`."""
+    if len(windows) == 1 and (library := native.text()) is not None:
+        spans, null_score = _search(library, windows[0], logits[0], max_answer_len, count)
+        return [spans], null_score
+    probabilities, null_score = normalise(windows, logits, per_window=per_window)
+    return [list(top_spans(chances, max_answer_len, count)) for chances in probabilities], null_score
+
+
+def _search(
+    library: ctypes.CDLL, window: Window, logits: WindowLogits, max_answer_len: int, count: int
+) -> tuple[list[TokenSpan], float]:
+    """`normalise` and `top_spans` of one window, compiled."""
+    tokens = window.last - window.first
+    count = min(count, count_spans(tokens, max_answer_len))
+    found = bytearray(_SPAN.size * max(count, 1))
+    null_score: float = library.qa_spans(
+        logits.start.tobytes(),
+        logits.end.tobytes(),
+        window.context_at,
+        tokens,
+        -1 if window.cls_at is None else window.cls_at,
+        min(max_answer_len, tokens),
+        ctypes.byref(ctypes.c_char.from_buffer(found)),
+        count,
+    )
+    if null_score < 0:
+        raise MemoryError
+    return [TokenSpan(*span) for span in _SPAN.iter_unpack(found)][:count], null_score
 
 
 def normalise(
@@ -111,7 +155,7 @@ def _softmax(parts: list[Probabilities], null: float) -> tuple[list[Probabilitie
     """One softmax over all parts and the null; float32 as upstream."""
     peak = max([float(part.max()) for part in parts if len(part)] + [null])
     if peak == -np.inf:  # no token and no CLS: nothing to share out
-        return parts, 0.0
+        return [np.zeros_like(part) for part in parts], 0.0
     exps = [np.exp(part - np.float32(peak)) for part in parts]
     null_exp = float(np.exp(null - peak))
     total = np.float32(sum(float(part.sum()) for part in exps) + null_exp)

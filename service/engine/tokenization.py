@@ -1,6 +1,5 @@
 """Owns the way from a text to token ids with their places in it; knows no windows and no model."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +11,20 @@ from service.engine.wordpiece import PlainWordPiece
 from service.errors import ArtifactError, InvalidInput
 
 Ids = npt.NDArray[np.int64]
+NO_WORD = -1
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """One text without special tokens; all fields have length `tokens`.
+    """One text without special tokens.
 
     `offsets` are half-open ranges of Unicode code points in the text as sent (before any
-    normalisation); `words` number the pre-tokenizer's words, None where it knows none.
+    normalisation); `words` number the pre-tokenizer's words, NO_WORD where it knows none.
     """
 
     ids: Ids  # (tokens,)
-    offsets: list[tuple[int, int]]
-    words: Sequence[int | None]
+    offsets: Ids  # (tokens, 2)
+    words: Ids  # (tokens,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class PairTemplate:
     prefix_types: Ids
     middle_types: Ids
     suffix_types: Ids
-    first_type: int
-    second_type: int
+    first_types: Ids  # as many as any window has tokens
+    second_types: Ids
     cls_index: int | None
 
     @property
@@ -75,8 +75,7 @@ class TextTokenizer:
         """
         try:
             if self._plain is not None and (pieces := self._plain.encode(text)) is not None:
-                ids, offsets, words = pieces
-                return TokenizedText(np.array(ids, dtype=np.int64), offsets, words)
+                return TokenizedText(pieces[0], pieces[1:3].T, pieces[3])
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError):
             raise InvalidInput(
@@ -85,8 +84,8 @@ class TextTokenizer:
             ) from None
         return TokenizedText(
             ids=np.array(encoding.ids, dtype=np.int64),
-            offsets=encoding.offsets,
-            words=encoding.word_ids,
+            offsets=np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2),
+            words=np.array([NO_WORD if word is None else word for word in encoding.word_ids], dtype=np.int64),
         )
 
 
@@ -117,7 +116,7 @@ def _derive_template(tokenizer: Tokenizer, artifact: Artifact) -> PairTemplate:
         prefix_types=types[prefix],
         middle_types=types[middle],
         suffix_types=types[suffix],
-        first_type=int(types[first[0]]),
-        second_type=int(types[second[0]]),
+        first_types=np.full(artifact.max_length, types[first[0]]),
+        second_types=np.full(artifact.max_length, types[second[0]]),
         cls_index=cls_index,
     )

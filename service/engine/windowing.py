@@ -68,9 +68,9 @@ def build_window(
     types = np.concatenate(
         (
             template.prefix_types,
-            np.full(len(left), template.first_type, dtype=np.int64),
+            template.first_types[: len(left)],
             template.middle_types,
-            np.full(len(right), template.second_type, dtype=np.int64),
+            template.second_types[: len(right)],
             template.suffix_types,
         )
     )

@@ -7,6 +7,7 @@ import pytest
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import load_artifact
 from service.engine.parameters import Parameters
+from service.engine.probes import probes
 from service.settings import DEFAULT_MODEL
 
 LETTER = (
@@ -19,9 +20,12 @@ LIGHTHOUSE = (
 FILLER = "The harbour was quiet, and the boats lay side by side without a sound. " * 60
 
 
-@pytest.fixture(scope="module")
-def answerer() -> QuestionAnswerer:
-    return QuestionAnswerer(load_artifact(DEFAULT_MODEL))
+@pytest.fixture(scope="module", params=["kernel", "onnxruntime"])
+def answerer(request: pytest.FixtureRequest) -> QuestionAnswerer:
+    made = QuestionAnswerer(load_artifact(DEFAULT_MODEL), kernel=request.param == "kernel")
+    if made.runtime != request.param:
+        pytest.skip("the kernel is not compiled, or this CPU has no AVX-512 VNNI")
+    return made
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,15 @@ def test_it_knows_when_it_does_not_know(answerer: QuestionAnswerer) -> None:
     assert best.answer == ""
 
 
+def test_both_ways_to_run_it_agree(answerer: QuestionAnswerer) -> None:
+    other = QuestionAnswerer(answerer.artifact, kernel=answerer.runtime != "kernel")
+    same = 0
+    for question, context in probes():
+        ((ours,),), ((theirs,),) = (each.answer([(question, context)]) for each in (answerer, other))
+        same += ours.answer == theirs.answer
+    assert same >= 0.9 * len(probes())  # each rounds in its own way
+
+
 def test_it_is_small_and_describes_itself() -> None:
     assert sum(file.stat().st_size for file in DEFAULT_MODEL.iterdir()) <= 25_000_000
     manifest = json.loads((DEFAULT_MODEL / "manifest.json").read_text(encoding="utf-8"))
@@ -55,6 +68,7 @@ def test_it_is_small_and_describes_itself() -> None:
     assert manifest["null_threshold"] is not None
     v1, v2 = manifest["quality"]["evaluation"]
     card = (DEFAULT_MODEL / "README.md").read_text(encoding="utf-8")
-    for figure in (*v1["chosen"].values(), *v1["fp32"].values(), v2["chosen"]["f1"]):
+    figures = (*v1["chosen"].values(), *v1["onnxruntime"].values(), *v1["fp32"].values(), v2["chosen"]["f1"])
+    for figure in figures:
         assert f"{figure:.2f}" in card
-    assert v1["chosen"]["f1"] >= 0.995 * v1["fp32"]["f1"]
+    assert min(v1[way]["f1"] for way in ("chosen", "onnxruntime")) >= 0.995 * v1["fp32"]["f1"]

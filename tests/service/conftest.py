@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -86,12 +87,42 @@ class Service:
         return self.process.wait(60)
 
 
+class Wire:
+    """A connection to a service that sends what it is told, byte by byte, and reads one reply at a time."""
+
+    def __init__(self, service: Service) -> None:
+        self.socket = socket.create_connection((service.host, service.port), timeout=60)
+        self._file = self.socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def receive(self) -> Reply:
+        line = self._file.readline()
+        assert line, "the connection was closed"
+        headers = http.client.parse_headers(self._file)
+        return Reply(int(line.split()[1]), headers, self._file.read(int(headers.get("Content-Length", 0))))
+
+    def ask(self, data: bytes) -> Reply:
+        self.send(data)
+        return self.receive()
+
+    def ended(self) -> bool:
+        """Whether nothing comes any more; waits for the end."""
+        return self._file.read() == b""
+
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
+
 def environment(**settings: str) -> dict[str, str]:
     """The environment without any setting but these."""
     return {name: value for name, value in os.environ.items() if not name.startswith("QA_")} | settings
 
 
 Start = Callable[..., Service]
+Connect = Callable[[Service], Wire]
 
 
 @pytest.fixture(scope="session")
@@ -130,3 +161,17 @@ def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def service(start: Start) -> Service:
     """One service with small limits, shared by the tests that leave it as it was."""
     return start(QA_MAX_BODY_BYTES="20000", QA_MAX_ITEMS="4", QA_MAX_TOP_K="5")
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Open connections, which end with the test."""
+    wires: list[Wire] = []
+
+    def begin(service: Service) -> Wire:
+        wires.append(Wire(service))
+        return wires[-1]
+
+    yield begin
+    for wire in wires:
+        wire.close()

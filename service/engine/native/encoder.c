@@ -12,7 +12,9 @@
 #include "attention.h"
 #include "pool.h"
 
-enum { BLOCK = 48, MAX_PHASES = 64, SPINS = 4000 };
+/* Rows of a block: each reads all weights, so with few of them it is memory that takes the time; with many,
+ * what lies between two products leaves the cache. */
+enum { LEAST_ROWS = 16, MOST_ROWS = 48, MAX_PHASES = 64, SPINS = 4000 };
 
 typedef struct {
     const Model *model;
@@ -138,11 +140,12 @@ static void block(const Run *run, int phase, int number, const Scratch *s) {
                  &run->memory[phase % 2]);
 }
 
-static size_t lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
+/* How many times `part` it takes to hold `whole`. */
+static int over(int whole, int part) { return (whole + part - 1) / part; }
 
 static void *cut(char **at, size_t bytes) {
     void *piece = *at;
-    *at += lines(bytes);
+    *at += (bytes + 63) / 64 * 64; /* whole cache lines */
     return piece;
 }
 
@@ -215,10 +218,9 @@ void qa_pack(const int8_t *weights, int inner, int columns, int8_t *packed) {
                     *packed++ = weights[(size_t)(k + i) * columns + panel * PANEL + c];
 }
 
-/* Logits (tokens) of one window. `pool` NULL works in this thread alone. Returns 0; 1 for an id beyond its
- * table or too many tokens, 2 where memory is short. */
-int qa_run(const Model *model, void *pool, const int64_t *ids, const int64_t *types, int tokens, float *start,
-           float *end) {
+/* Logits (2, tokens) of one window: starts, then ends. `pool` NULL works in this thread alone. Returns 0; 1
+ * for an id beyond its table or too many tokens, 2 where memory is short. */
+int qa_run(const Model *model, void *pool, const int64_t *ids, const int64_t *types, int tokens, float *logits) {
     if (tokens < 1 || tokens > MAX_TOKENS || tokens > model->positions.count || model->depth >= MAX_PHASES)
         return 1;
     for (int t = 0; t < tokens; t++) {
@@ -227,19 +229,20 @@ int qa_run(const Model *model, void *pool, const int64_t *ids, const int64_t *ty
     }
     int width = model->hidden / model->heads;
     int threads = pool ? ((Pool *)pool)->helpers + 1 : 1;
-    int share = (tokens + threads - 1) / threads, per_thread = (share + BLOCK - 1) / BLOCK;
+    int share = over(tokens, threads) > LEAST_ROWS ? over(tokens, threads) : LEAST_ROWS;
     Run run = {
-        .model = model, .ids = ids, .types = types, .start = start, .end = end, .threads = threads,
+        .model = model, .ids = ids, .types = types, .start = logits, .end = logits + tokens,
         .shape = {.heads = model->heads, .width = width, .tokens = tokens,
-                  .padded = (tokens + PANEL - 1) / PANEL * PANEL},
+                  .padded = over(tokens, PANEL) * PANEL},
     };
-    run.rows = (tokens + threads * per_thread - 1) / (threads * per_thread);
+    run.rows = over(share, over(share, MOST_ROWS));
     run.rows += run.rows % 2; /* values are kept in pairs of tokens */
-    run.blocks = (tokens + run.rows - 1) / run.rows;
+    run.blocks = over(tokens, run.rows);
+    run.threads = run.blocks < threads ? run.blocks : threads;
     Scratch unused;
     run.scratch_bytes = (size_t)(lay_scratch(&run, NULL, &unused) - (char *)NULL);
     size_t shared = (size_t)(lay_run(&run, NULL) - (char *)NULL);
-    char *memory = aligned_alloc(64, shared + threads * run.scratch_bytes);
+    char *memory = aligned_alloc(64, shared + run.threads * run.scratch_bytes);
     if (!memory) return 2;
     run.scratch = lay_run(&run, memory);
     if (pool)

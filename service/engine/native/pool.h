@@ -53,7 +53,7 @@ static Pool *pool_new(int helpers) {
 static void pool_call(Pool *pool, void (*work)(void *), void *task) {
     int ours = 0;
     pthread_mutex_lock(&pool->lock);
-    if (!pool->task) {
+    if (!pool->task && !pool->inside) { /* nobody is at work, nor leaving it */
         pool->task = task;
         pool->work = work;
         pool->calls++;

@@ -1,0 +1,89 @@
+"""Which graphs are the kernel's, and that it computes of them what ONNX Runtime does."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.__main__ import main
+from service.engine import native
+from service.engine.answering import QuestionAnswerer
+from service.engine.artifact import load_artifact
+from service.engine.parameters import Parameters
+from service.engine.probes import probes
+from tests.export.families import FAMILIES, build
+
+_BY_NAME = {family.name: family for family in FAMILIES}
+_WIDE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+_WIDE_DISTIL = _WIDE | {"dim": 64, "n_heads": 4, "hidden_dim": 128}
+
+
+def exported(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, **sizes: object
+) -> QuestionAnswerer:
+    family = _BY_NAME[name]
+    wide = _WIDE_DISTIL if name == "distilbert" else _WIDE
+    source = build(replace(family, sizes=family.sizes | wide | sizes), folder / "source")
+    monkeypatch.setattr("export.choose.MAX_ERROR", 1.0)  # random weights are no measure for the gate
+    flags = ("--model", str(source), "--output", str(folder / "out"), "--recipe", recipe)
+    assert main(flags) == 0
+    return QuestionAnswerer(load_artifact(folder / "out"))
+
+
+@pytest.mark.parametrize("recipe", ["fused-int8-per-channel", "fused-int8-smooth"])
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("bert", {"initializer_range": 0.2}),
+        ("bert", {"initializer_range": 0.2, "num_attention_heads": 1}),
+        ("bert", {"initializer_range": 0.2, "hidden_act": "relu"}),
+        ("distilbert", {"initializer_range": 0.2}),
+        ("electra", {"initializer_range": 0.2, "embedding_size": 64}),
+    ],
+)
+def test_bert_and_its_kin_are_the_kernels(
+    name: str, sizes: dict[str, object], recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answerer = exported(name, tmp_path, monkeypatch, recipe, **sizes)
+    assert (answerer.artifact.path / "encoder.json").is_file()
+    assert "encoder.json" in answerer.artifact.manifest["files"]
+    if native.encoder() is None:
+        pytest.skip("the kernel is not compiled, or this CPU has no AVX-512 VNNI")
+    assert answerer.runtime == "kernel"
+    other = QuestionAnswerer(answerer.artifact, kernel=False)
+    assert other.runtime == "onnxruntime"
+    for question, context in probes()[::2]:
+        windows = answerer.prepare(question, context, Parameters()).windows
+        for ours, theirs in zip(answerer.infer(windows), other.infer(windows), strict=True):
+            both = np.concatenate([ours.start, ours.end]), np.concatenate([theirs.start, theirs.end])
+            error = np.sqrt(np.mean((both[0] - both[1]) ** 2)) / both[1].std()
+            assert error < 0.2, error  # each rounds in its own way
+    row = answerer.artifact.manifest["quality"]["candidates"][0]
+    assert row["runtime"] == "kernel"
+    assert row["logit_error"] < row["onnxruntime"]["logit_error"]  # a range for every row is finer
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "sizes"),
+    [
+        ("bert", "plain-int8-per-channel", {}),
+        ("bert", "split-int8-per-channel", {}),
+        ("bert", "fused-int8-per-tensor", {}),
+        ("bert", "fused-int8-per-channel", {"intermediate_size": 96}),  # no multiple of 64
+        ("bert", "fused-int8-per-channel", {"num_attention_heads": 8}),  # heads of 8
+        ("bert", "fused-int8-per-channel", {"hidden_act": "silu"}),
+        ("roberta", "fused-int8-per-channel", {}),  # positions count on from the padding's id
+        ("electra", "fused-int8-per-channel", {}),  # embeddings of another width
+        ("albert", "fused-int8-per-channel", {}),
+    ],
+)
+def test_other_graphs_are_left_to_onnx_runtime(
+    name: str, recipe: str, sizes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answerer = exported(name, tmp_path, monkeypatch, recipe, **sizes)
+    assert answerer.runtime == "onnxruntime"
+    assert not (answerer.artifact.path / "encoder.json").exists()
+    manifest = json.loads((answerer.artifact.path / "manifest.json").read_text())
+    assert "encoder.json" not in manifest["files"]

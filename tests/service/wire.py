@@ -1,0 +1,29 @@
+"""Owns requests byte by byte, as usual clients send them and otherwise."""
+
+import json
+
+from tests.service.conftest import Reply
+from tests.service.test_predict import ITEM
+
+BODY = json.dumps(ITEM).encode()
+
+
+def message(
+    body: bytes = BODY,
+    *more: str,
+    line: str = "POST /predict HTTP/1.1",
+    content_type: str = "application/json",
+    length: str | None = None,
+) -> bytes:
+    """A request as usual clients send it, but for what is said."""
+    size = f"Content-Length: {len(body)}" if length is None else length
+    lines = [line, "Host: x", f"Content-Type: {content_type}", size, *more]
+    return "".join(f"{text}\r\n" for text in lines if text).encode("latin-1") + b"\r\n" + body
+
+
+QUESTION = message()
+
+
+def short(reply: Reply) -> bool:
+    """Whether the shortcut gave it: gunicorn signs what it answers, and closes where it refuses."""
+    return "Server" not in reply.headers and reply.headers["Connection"] == "keep-alive"
