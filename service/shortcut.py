@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # it loads ONNX Runtime, which starts threads, and this is im
 _HEAD = re.compile(
     rb"POST /(?:predict)? HTTP/1\.1\r\n((?:[!#$%&'*+.^`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n){1,100})\r\n"
 )
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,8}")
 _MOST_HEAD_BYTES = 8190
 _MOST_BYTES = 1 << 16
 # Bodies that come in parts, wait for permission or are packed, connections that change: not plain.
@@ -69,7 +70,7 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
 
     def _handle_one(self, conn: TConn) -> object:
         """Whether the connection is kept, or what else gunicorn says of it."""
-        question = self._plain_question(conn)
+        question = self._plain_question(conn, wait=True)
         if question is None:
             return super().handle(conn)
         body, timeout = question
@@ -77,7 +78,7 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
         """Called by the event loop; in an overload it refuses questions itself, at no thread's cost."""
-        if not self._predictor.full or self._plain_question(conn) is None:
+        if not self._predictor.full or self._plain_question(conn, wait=False) is None:
             super().on_client_socket_readable(conn, client)
             return
         # Refused even where a place has come free since: nothing here may wait for the model.
@@ -90,8 +91,11 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
             conn.timeout = 0.0  # the loop closes it next
             self.keepalived_conns.appendleft(conn)
 
-    def _plain_question(self, conn: TConn) -> tuple[bytes, str | None] | None:
-        """Read what came; where it is not one plain question, leave it in gunicorn's parser."""
+    def _plain_question(self, conn: TConn, *, wait: bool) -> tuple[bytes, str | None] | None:
+        """Read what came; where it is not one plain question, leave it in gunicorn's parser.
+
+        Many clients send head and body apart: `wait` waits for the body.
+        """
         # What the parser holds comes first, and may be the start of what arrives now. A log line per
         # request needs the request parsed; a reply while stopping or among too many connections ends its own.
         if (
@@ -107,6 +111,9 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
         except OSError:  # gunicorn finds out and closes
             return None
         question = parse(data)
+        if question is None and wait:
+            data = _with_body(conn.sock, data)
+            question = parse(data)
         if question is None or len(question[0]) > self.wsgi.config["MAX_CONTENT_LENGTH"]:
             conn.parser.unreader.unread(data)
             return None
@@ -126,6 +133,18 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
 
 def parse(data: bytes) -> tuple[bytes, str | None] | None:
     """Body and time-out of a request, where `data` is just that and leaves no doubt how to read it."""
+    head = _plain_head(data)
+    if head is None:
+        return None
+    headers, end = head
+    if end + int(headers[b"content-length"]) != len(data):
+        return None
+    timeout = headers.get(b"x-request-timeout")
+    return data[end:], None if timeout is None else timeout.decode("latin-1")
+
+
+def _plain_head(data: bytes) -> tuple[dict[bytes, bytes], int] | None:
+    """The headers of a plain question, and where its body begins."""
     head = _HEAD.match(data)
     if head is None or head.end() > _MOST_HEAD_BYTES:
         return None
@@ -133,15 +152,26 @@ def parse(data: bytes) -> tuple[bytes, str | None] | None:
     headers = {name.lower(): value.strip(b" \t") for name, _, value in lines}
     if len(headers) < len(lines) or b"host" not in headers or not _SPECIAL.isdisjoint(headers):
         return None
-    body = data[head.end() :]
     if (
-        headers.get(b"content-length") != b"%d" % len(body)
+        not _LENGTH.fullmatch(headers.get(b"content-length", b""))
         or headers.get(b"content-type", b"").lower() not in _JSON
         or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive"
     ):
         return None
-    timeout = headers.get(b"x-request-timeout")
-    return body, None if timeout is None else timeout.decode("latin-1")
+    return headers, head.end()
+
+
+def _with_body(client: socket.socket, data: bytes) -> bytes:
+    """`data`, and where that begins a plain question, what its body lacks; less if it does not come."""
+    head = _plain_head(data)
+    if head is None:
+        return data
+    missing = head[1] + int(head[0][b"content-length"]) - len(data)
+    with suppress(OSError):  # too slow: gunicorn finds out and closes
+        while 0 < missing <= _MOST_BYTES and (piece := client.recv(missing)):
+            data += piece
+            missing -= len(piece)
+    return data
 
 
 def _pending(conn: TConn) -> bool:

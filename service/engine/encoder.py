@@ -7,6 +7,7 @@ CPU, the compiled library or the model's shape is missing, ONNX Runtime runs the
 
 import ctypes
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,7 +80,11 @@ class Encoder:
     """The kernel with one artifact's weights. Any thread may call `run`."""
 
     def __init__(self, artifact: Artifact, *, threads: int) -> None:
-        """Pack the weights; raises ArtifactError where encoder.json does not fit them."""
+        """Pack the weights; raises ArtifactError where encoder.json does not fit them.
+
+        The other threads start with the first run that wants them, so that a process may fork before:
+        then its children share all this.
+        """
         library = native.encoder()
         assert library is not None  # noqa: S101 - see `runs`
         self._library = library
@@ -96,7 +101,9 @@ class Encoder:
             ) from error
         if artifact.max_length > self._model.positions.count:
             raise ArtifactError(f"{artifact.path} has fewer positions than its max_length: export it again.")
-        self._pool = library.qa_pool(threads - 1) if threads > 1 else None
+        self._helpers = threads - 1
+        self._pool: int | None = None
+        self._starting = threading.Lock()
 
     @staticmethod
     def runs(artifact: Artifact) -> bool:
@@ -114,8 +121,14 @@ class Encoder:
 
         `narrow` takes this thread alone; else one call at a time has the other threads' help.
         """
-        pool = None if narrow else self._pool
+        pool = None if narrow or not self._helpers else self._pool or self._start()
         return [self._run(window, pool) for window in windows]
+
+    def _start(self) -> int | None:
+        with self._starting:
+            if self._pool is None:
+                self._pool = self._library.qa_pool(self._helpers)
+            return self._pool
 
     def _run(self, window: Window, pool: int | None) -> WindowLogits:
         tokens = len(window.ids)

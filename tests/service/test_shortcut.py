@@ -166,7 +166,10 @@ def test_requests_may_come_in_parts(wire: Wire, cut: int) -> None:
     whole = wire.ask(QUESTION)
     wire.send(QUESTION[:cut])
     time.sleep(0.05)  # as a rule the service has seen the first part by then
-    assert wire.ask(QUESTION[cut:]).data == whole.data
+    reply = wire.ask(QUESTION[cut:])
+    assert reply.data == whole.data
+    # Many clients send head and body apart; what stops within a head is gunicorn's.
+    assert short(reply) == (cut >= len(QUESTION) - len(BODY))
     assert short(wire.ask(QUESTION))
 
 
