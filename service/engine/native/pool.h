@@ -12,6 +12,7 @@ typedef struct {
     void (*work)(void *);
     void *task; /* of the call under way, or NULL */
     unsigned long calls;
+    int taken;  /* by a call, from its start until its helpers have left */
     int inside; /* helpers at work for it */
     int helpers;
 } Pool;
@@ -53,7 +54,8 @@ static Pool *pool_new(int helpers) {
 static void pool_call(Pool *pool, void (*work)(void *), void *task) {
     int ours = 0;
     pthread_mutex_lock(&pool->lock);
-    if (!pool->task && !pool->inside) { /* nobody is at work, nor leaving it */
+    if (!pool->taken) {
+        pool->taken = 1;
         pool->task = task;
         pool->work = work;
         pool->calls++;
@@ -66,6 +68,7 @@ static void pool_call(Pool *pool, void (*work)(void *), void *task) {
     pthread_mutex_lock(&pool->lock);
     pool->task = NULL; /* who wakes only now sleeps on */
     while (pool->inside) pthread_cond_wait(&pool->left, &pool->lock);
+    pool->taken = 0;
     pthread_mutex_unlock(&pool->lock);
 }
 
