@@ -24,7 +24,7 @@ library() {
 
 rm -f ./*.so ./*.new
 compiler=${CC:-cc}
-if ! command -v "$compiler" >/dev/null 2>&1; then
+if ! command -v "${compiler%% *}" >/dev/null 2>&1; then
     [ "$(uname -s)" = Linux ] || { say "There is no C compiler"; exit 0; }
     echo "There is no C compiler: fetching one for the moment ..." >&2
     work=$(mktemp -d) || exit 0

@@ -92,7 +92,7 @@ def _load(artifact: Artifact, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.dynamic_block_base", "2")
     # Every length is a new shape: patterns remembered per shape would only grow.
     options.enable_mem_pattern = False
-    # It keeps the largest memory ever asked for; the C library's allocator is as fast (_keep_memory).
+    # It keeps the largest memory ever asked for; the C library's allocator is as fast (memory.py).
     options.enable_cpu_mem_arena = False
     try:
         return ort.InferenceSession(

@@ -1,8 +1,8 @@
-/* Owns attention in 16-bit integers, summed in 32 bits; knows no weights and no other layer part.
+/* Owns attention in small integers, summed in 32 bits; knows no weights and no other layer part.
  *
- * Queries and keys of a head keep 13 bits (12 where a head is 64 wide), so that a sum over the head fits in
- * 32; values keep 7 and a sign, and the chances 15, so that one over 512 tokens does. Every token has a
- * range of its own in each head; a value's is folded into its chance.
+ * Queries, keys and values keep 7 bits and a sign, the chances 15, so that a sum over 512 tokens fits in 32;
+ * in 8 the chances of many unlikely tokens were lost together. Every token has a range of its own in each
+ * head; a value's is folded into its chance.
  */
 #ifndef QA_ATTENTION_H
 #define QA_ATTENTION_H
@@ -26,14 +26,14 @@ typedef struct {
     int heads, width, tokens, padded; /* padded: the multiple of PANEL that holds all tokens */
 } Shape;
 
-/* Round `width` values of one token and head to at most `reach`; returns the step. */
-INLINE float round_head(const float *values, int width, float reach, __m512i out[4]) {
+/* Round `width` values of one token and head to at most 127; returns the step. */
+INLINE float round_head(const float *values, int width, __m512i out[4]) {
     __m512 most = _mm512_setzero_ps();
     for (int i = 0; i < width; i += 16) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(values + i)));
-    float largest = _mm512_reduce_max_ps(most), inverse = largest > 0 ? reach / largest : 0.0f;
+    float largest = _mm512_reduce_max_ps(most), inverse = largest > 0 ? 127.0f / largest : 0.0f;
     for (int i = 0; i < width; i += 16)
         out[i / 16] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(values + i), _mm512_set1_ps(inverse)));
-    return largest / reach;
+    return largest / 127.0f;
 }
 
 /* Put token `t`'s query, key and value, one after the other in `qkv` (3, heads, width), where they belong. */
@@ -43,14 +43,14 @@ static void remember(const float *qkv, int t, const Shape *s, const Queries *que
     for (int h = 0; h < s->heads; h++) {
         __m512i whole[4];
         uint8_t *query = queries->rows + (size_t)t * hidden + h * s->width;
-        queries->step[t * s->heads + h] = scale * round_head(qkv + h * s->width, s->width, 127.0f, whole);
+        queries->step[t * s->heads + h] = scale * round_head(qkv + h * s->width, s->width, whole);
         for (int i = 0; i < s->width; i += 16)
             _mm_storeu_si128((__m128i *)(query + i),
                              _mm512_cvtepi32_epi8(_mm512_add_epi32(whole[i / 16], _mm512_set1_epi32(128))));
 
         int32_t fours[16]; /* dimensions, a key's product with 128 of each */
         __m512i sum = _mm512_setzero_si512();
-        memory->key_step[h * s->padded + t] = round_head(qkv + hidden + h * s->width, s->width, 127.0f, whole);
+        memory->key_step[h * s->padded + t] = round_head(qkv + hidden + h * s->width, s->width, whole);
         for (int i = 0; i < s->width; i += 16) {
             _mm_storeu_si128((__m128i *)(fours + i / 4), _mm512_cvtepi32_epi8(whole[i / 16]));
             sum = _mm512_add_epi32(sum, whole[i / 16]);
@@ -60,8 +60,7 @@ static void remember(const float *qkv, int t, const Shape *s, const Queries *que
                        ((size_t)h * s->padded + t / PANEL * PANEL) * (s->width / 4) + t % PANEL;
         for (int i = 0; i < s->width / 4; i++) key[i * PANEL] = fours[i];
 
-        memory->value_step[h * s->padded + t] =
-            round_head(qkv + 2 * hidden + h * s->width, s->width, 127.0f, whole);
+        memory->value_step[h * s->padded + t] = round_head(qkv + 2 * hidden + h * s->width, s->width, whole);
         int32_t *value = (int32_t *)memory->values + ((size_t)h * s->padded / 2 + t / 2) * s->width;
         for (int i = 0; i < s->width; i += 16) { /* the even token of a pair comes first, in one block */
             __m512i pair = _mm512_and_si512(whole[i / 16], _mm512_set1_epi32(0xffff));

@@ -75,6 +75,12 @@ static void add_and_norm(const Norm *norm, float epsilon, const float *added, in
     }
 }
 
+static void add_and_norm_rows(const Norm *norm, float epsilon, const float *added, int rows, int hidden,
+                              float *states) {
+    for (size_t r = 0; r < (size_t)rows; r++)
+        add_and_norm(norm, epsilon, added + r * hidden, hidden, states + r * hidden);
+}
+
 static void round_rows(const float *values, const float *smooth, int rows, int inner, const Rounded *out) {
     for (int r = 0; r < rows; r++) round_row(values + (size_t)r * inner, smooth, inner, out, r);
 }
@@ -85,16 +91,12 @@ static void finish_layer(const Run *run, const Layer *layer, int first, int rows
     float *states = run->states + (size_t)first * hidden;
     round_rows(s->narrow, layer->out.smooth, rows, hidden, &s->rounded);
     product(&layer->out, &s->rounded, rows, s->narrow, hidden);
-    for (int r = 0; r < rows; r++)
-        add_and_norm(&layer->after_attention, m->epsilon, s->narrow + (size_t)r * hidden, hidden,
-                     states + (size_t)r * hidden);
+    add_and_norm_rows(&layer->after_attention, m->epsilon, s->narrow, rows, hidden, states);
     round_rows(states, layer->up.smooth, rows, hidden, &s->rounded);
     (m->activation == GELU ? product_gelu : product_relu)(&layer->up, &s->rounded, rows, s->wide, m->inner);
     round_rows(s->wide, layer->down.smooth, rows, m->inner, &s->rounded);
     product(&layer->down, &s->rounded, rows, s->narrow, hidden);
-    for (int r = 0; r < rows; r++)
-        add_and_norm(&layer->after_down, m->epsilon, s->narrow + (size_t)r * hidden, hidden,
-                     states + (size_t)r * hidden);
+    add_and_norm_rows(&layer->after_down, m->epsilon, s->narrow, rows, hidden, states);
 }
 
 static void answer(const Run *run, int first, int rows) {
