@@ -1,6 +1,7 @@
 """Owns the figures for monitoring, in Prometheus' text format; knows no route and no text of the user's."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -20,9 +21,10 @@ class Metrics:
         self._requests = Counter(
             "qa_requests", "Requests for answers, by HTTP status.", ["status"], registry=registry
         )
+        self._refused = self._requests.labels(str(HTTPStatus.TOO_MANY_REQUESTS.value))
         self._seconds = Histogram(
             "qa_request_seconds",
-            "Time from a request's arrival to its response.",
+            "Time from a request's arrival to its response, unless it is refused in an overload.",
             registry=registry,
             buckets=_BUCKETS,
         )
@@ -42,10 +44,17 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+    def refused(self) -> None:
+        """One request for answers found no place; this must be cheap."""
+        self._refused.inc()
+
     def request(self, status: int, seconds: float, waiting: int) -> None:
         """One request for answers is over; `waiting` others are not."""
-        self._requests.labels(str(status)).inc()
-        self._seconds.observe(seconds)
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            self.refused()
+        else:
+            self._requests.labels(str(status)).inc()
+            self._seconds.observe(seconds)
         self._waiting.set(waiting)
 
     def answered(self, stages: Mapping[str, float], questions: int, tokens: int) -> None:

@@ -34,11 +34,9 @@ class Predictor:
         """Whether a request that came now would be refused."""
         return self._turnstile.full
 
-    def refuse(self) -> Reply:
-        """The reply to a request that the server turns away itself."""
-        reply = problems.reply(self._turnstile.overloaded())
-        self.metrics.request(reply.status, 0.0, self._turnstile.requests)
-        return reply
+    def refusal(self) -> Reply:
+        """The reply to requests that the server turns away itself; it counts them, too."""
+        return problems.reply(self._turnstile.overloaded())
 
     def reply(self, read: Callable[[], bytes], timeout: str | None) -> Reply:
         """Answer the request whose body `read` gives, or say why not; raises nothing.

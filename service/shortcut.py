@@ -5,9 +5,10 @@ import select
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.util import close_graceful, http_date
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -35,6 +36,10 @@ _STAY_MILLISECONDS = 100
 _MOST_STAYING = 8
 # How long a client may keep a thread waiting for the rest of its request, or to take its reply.
 _STALL_SECONDS = 10
+# How long one refusal is sent to everybody, and how late a refused connection's time-out may be renewed. In
+# an overload, what a refusal costs is missing at the answers.
+_SAME_SECONDS = 0.1
+_RENEW_SECONDS = 10.0
 
 
 class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type information
@@ -46,9 +51,12 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
     Predictor.
     """
 
-    def init_process(self) -> None:
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._stays = threading.Semaphore(_MOST_STAYING)
-        super().init_process()
+        self._logs_requests = self.cfg.accesslog is not None
+        self._renew_below = self.cfg.keepalive - _RENEW_SECONDS
+        self._refusal, self._refusal_until = b"", 0.0
 
     @property
     def _predictor(self) -> "Predictor":
@@ -74,7 +82,7 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
         if question is None:
             return super().handle(conn)
         body, timeout = question
-        return _sent(conn.sock, self._predictor.reply(lambda: body, timeout))
+        return _write(conn.sock, _message(self._predictor.reply(lambda: body, timeout)))
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
         """Called by the event loop; in an overload it refuses questions itself, at no thread's cost."""
@@ -82,14 +90,24 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
             super().on_client_socket_readable(conn, client)
             return
         # Refused even where a place has come free since: nothing here may wait for the model.
-        sent = _sent(client, self._predictor.refuse())
-        self.keepalived_conns.remove(conn)  # they are kept in the order of their time-outs
-        if sent:
-            conn.set_timeout()
-            self.keepalived_conns.append(conn)
+        now = time.monotonic()
+        if _write(client, self._refusal_at(now)):
+            if conn.timeout - now < self._renew_below:
+                self.keepalived_conns.remove(conn)  # they are kept in the order of their time-outs
+                conn.set_timeout()
+                self.keepalived_conns.append(conn)
         else:
+            self.keepalived_conns.remove(conn)
             conn.timeout = 0.0  # the loop closes it next
             self.keepalived_conns.appendleft(conn)
+
+    def _refusal_at(self, now: float) -> bytes:
+        """What is written to a question that is refused now, and counted."""
+        predictor = self._predictor
+        if now >= self._refusal_until:
+            self._refusal, self._refusal_until = _message(predictor.refusal()), now + _SAME_SECONDS
+        predictor.metrics.refused()
+        return self._refusal
 
     def _plain_question(self, conn: TConn, *, wait: bool) -> tuple[bytes, str | None] | None:
         """Read what came; where it is not one plain question, leave it in gunicorn's parser.
@@ -101,7 +119,7 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
         if (
             not conn.initialized
             or _pending(conn)
-            or self.cfg.accesslog
+            or self._logs_requests
             or not self.alive
             or len(self.keepalived_conns) >= self.max_keepalived
         ):
@@ -179,8 +197,17 @@ def _pending(conn: TConn) -> bool:
     return bool(conn.parser.unreader.buf.getvalue())
 
 
-def _sent(client: socket.socket, reply: "Reply") -> bool:
+def _write(client: socket.socket, message: bytes) -> bool:
     """Whether all of it went out; if not, nothing may follow it on this connection."""
+    try:
+        client.sendall(message)
+    except OSError:  # gone, or not reading
+        return False
+    return True
+
+
+def _message(reply: "Reply") -> bytes:
+    """A reply as it goes over the wire, on a connection that is kept."""
     lines = [
         f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}",
         f"Date: {http_date()}",
@@ -191,11 +218,7 @@ def _sent(client: socket.socket, reply: "Reply") -> bool:
         "",
         "",
     ]
-    try:
-        client.sendall("\r\n".join(lines).encode("latin-1") + reply.body)
-    except OSError:  # gone, or not reading
-        return False
-    return True
+    return "\r\n".join(lines).encode("latin-1") + reply.body
 
 
 def _end(client: socket.socket) -> None:

@@ -4,17 +4,19 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
 
 from service.batching import Turnstile
-from service.bench import machine, page
-from service.bench.load import Measurement, Plan, run
-from service.bench.targets import EngineTarget, HttpTarget, SessionTarget, Target, server
+from service.bench import callers, machine, page
+from service.bench.connections import HttpTarget
+from service.bench.load import Measurement, Plan, Progress
+from service.bench.targets import EngineTarget, SessionTarget, server
 from service.bench.workload import Item, load, of_length
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import WEIGHTS_FILE, load_artifact
@@ -22,6 +24,8 @@ from service.settings import Settings
 
 # Callers that a constant rate may keep under way: enough for any queue a server should hold.
 _OPEN_LOOP_CALLERS = 256
+
+Measure = Callable[[Sequence[Item], Plan, Progress], Measurement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +54,19 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
         kernel=settings.kernel,
     )
     with ExitStack() as stack:
-        targets: dict[str, Target] = {}
-        sessions: dict[int | None, Target] = {}
+        targets: dict[str, Measure] = {}
         pid = os.getpid()
         if options.mode in ("engine", "both"):
             turnstile = Turnstile(answerer, max_waiting=1 << 30, max_waiting_tokens=1 << 60)
-            sessions = {
-                tokens: SessionTarget(answerer, turnstile, asked) for tokens, asked in workloads.items()
-            }
-            targets |= {"session": sessions[None], "engine": EngineTarget(answerer, turnstile)}
+            everything = [item for asked in workloads.values() for item in asked]
+            session = SessionTarget(answerer, turnstile, everything)
+            targets["session"] = partial(callers.measure, session.ask)
+            targets["engine"] = partial(callers.measure, EngineTarget(answerer, turnstile).ask)
         if options.mode in ("http", "both"):
             url, pid = options.url, 0
             if url is None:
                 url, pid = stack.enter_context(server(_flags(settings)))
-            targets["http"] = HttpTarget(url, options.deadline)
+            targets["http"] = HttpTarget(url, options.deadline).measure
         results: list[tuple[Scenario, Measurement]] = []
         scenarios = list(_scenarios(targets, options))
         total = sum(s.plan.warm_up + s.plan.seconds for s in scenarios)
@@ -71,10 +74,6 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
             done = 0.0
             for scenario in scenarios:
                 bar.set_postfix_str(scenario.target, refresh=False)
-                asked = workloads[scenario.tokens]
-                target = targets[scenario.target]
-                if scenario.target == "session":
-                    target = sessions[scenario.tokens]
                 before = done
 
                 def progress(seconds: float, before: float = before) -> None:
@@ -83,7 +82,8 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
                 if scenario.times is not None:
                     rate = round(scenario.times * _peak(results, scenario.target), 1)
                     scenario = replace(scenario, plan=replace(scenario.plan, rate=rate))
-                results.append((scenario, run(target, asked, scenario.plan, progress)))
+                measure = targets[scenario.target]
+                results.append((scenario, measure(workloads[scenario.tokens], scenario.plan, progress)))
                 done += scenario.plan.warm_up + scenario.plan.seconds
         used = machine.memory(pid) if pid else None
     report = _report(settings, items, options, results, used, answerer)
@@ -100,12 +100,12 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
     return 1 if failed or not all(summary["answered"] for summary in summaries) else 0
 
 
-def _scenarios(targets: dict[str, Target], options: argparse.Namespace) -> Iterator[Scenario]:
+def _scenarios(targets: dict[str, Measure], options: argparse.Namespace) -> Iterator[Scenario]:
     """Callers first, then rates, then lengths; the targets in turn, so that all meet one machine."""
     plan = Plan(callers=1, seconds=options.seconds, warm_up=options.warm_up)
-    for callers in options.concurrency:
+    for count in options.concurrency:
         for name in targets:
-            yield Scenario(name, replace(plan, callers=callers))
+            yield Scenario(name, replace(plan, callers=count))
     for rate in options.rate:
         for name in targets:
             if name != "session":

@@ -34,23 +34,33 @@ def full(start: Start, connect: Connect) -> tuple[Service, Wire]:
     return service, wire
 
 
-def seconds_counted(service: Service) -> str:
-    figures = service.get("/metrics").data.decode().splitlines()
-    return next(row for row in figures if row.startswith("qa_request_seconds_sum"))
+def figure(service: Service, name: str) -> float:
+    rows = service.get("/metrics").data.decode().splitlines()
+    return next(float(row.rsplit(" ", 1)[1]) for row in rows if row.startswith(f"{name} "))
 
 
-def test_refusals_keep_the_connection_and_cost_no_thread(full: tuple[Service, Wire]) -> None:
+def test_refusals_keep_the_connection_and_are_counted(full: tuple[Service, Wire]) -> None:
     service, wire = full
-    before = seconds_counted(service)
+    answered = figure(service, "qa_request_seconds_count")
     for _ in range(3):
         reply = wire.ask(QUESTION)
         refused(reply, 429, "overloaded")
         assert short(reply)
         assert int(reply.headers["Retry-After"]) >= 1
         time.sleep(0.3)  # no thread stays for longer than that, so the loop sees the next
-    assert seconds_counted(service) == before  # the loop refuses in no time; a thread takes some
+    refused(wire.ask(message(BODY, "X-Request-Timeout: 5", line="POST /?x HTTP/1.1")), 429, "overloaded")
+    assert figure(service, 'qa_requests_total{status="429"}') == 4
+    assert figure(service, "qa_request_seconds_count") == answered  # how fast refusals are says nothing
     assert service.get("/health/ready").status == 200  # busy is not broken
-    assert 'qa_requests_total{status="429"} 3.0' in service.get("/metrics").data.decode()
+
+
+def test_refusals_cost_no_thread(full: tuple[Service, Wire], connect: Connect) -> None:
+    service, wire = full
+    for stalled in [connect(service) for _ in range(30)]:  # more than there are threads
+        stalled.send(QUESTION[:40])
+    wire.socket.settimeout(5)  # they give up after ten
+    for _ in range(3):
+        refused(wire.ask(QUESTION), 429, "overloaded")
 
 
 @pytest.mark.parametrize(
@@ -105,6 +115,7 @@ def test_the_loop_closes_on_who_does_not_read() -> None:
     ours, client = socket.socketpair()
     conn = TConn(configuration, ours, "", "")
     conn.init()
+    conn.set_timeout()
     ours.setblocking(False)
     worker.keepalived_conns.append(conn)
     worker.poller.register(ours, selectors.EVENT_READ)
@@ -119,6 +130,18 @@ def test_the_loop_closes_on_who_does_not_read() -> None:
         assert client.recv(1 << 16).startswith(b"HTTP/1.1 429 ")
         worker.murder_keepalived()
         assert list(worker.keepalived_conns) == [conn]
+        conn.timeout -= 20  # as if it had been quiet for so long
+        behind = TConn(configuration, client.dup(), "", "")
+        behind.timeout = conn.timeout + 1
+        worker.keepalived_conns.append(behind)
+        client.sendall(QUESTION)
+        worker.on_client_socket_readable(conn, ours)
+        assert list(worker.keepalived_conns) == [behind, conn]
+        assert conn.timeout > behind.timeout + 18
+        worker.keepalived_conns.remove(behind)
+        behind.close()
+        client.recv(1 << 16)
+        client.setblocking(True)  # a duplicate shares that
         filled = 0
         with suppress(BlockingIOError):
             while True:

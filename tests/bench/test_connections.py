@@ -1,0 +1,183 @@
+"""The benchmark's HTTP client against servers whose behaviour is known, byte by byte."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service.bench.connections import HttpTarget
+from service.bench.load import OK, REFUSED, Plan
+from service.bench.workload import Item
+from service.errors import QAError
+
+ITEMS = [Item(f"question {n}", "context " * (n + 1), 10) for n in range(3)]
+ANSWER = b"HTTP/1.1 200 OK\r\nServer-Timing: infer;dur=2.50, queue;dur=1\r\nContent-Length: 2\r\n\r\n{}"
+REFUSAL = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"
+
+Serve = Callable[[socket.socket, bytes], None]
+
+
+@contextmanager
+def listening(serve: Serve) -> Iterator[tuple[str, list[bytes], list[int]]]:
+    """A server that calls `serve` with each request; its address, the requests and connections it saw."""
+    seen: list[bytes] = []
+    connected: list[int] = []
+
+    def talk(client: socket.socket) -> None:
+        with client:
+            while data := _request(client):
+                seen.append(data)
+                serve(client, data)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            connected.append(client.fileno())
+            threading.Thread(target=talk, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}", seen, connected
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _request(client: socket.socket) -> bytes:
+    data = b""
+    try:
+        while b"\r\n\r\n" not in data or len(data) < _length(data):
+            if not (piece := client.recv(4096)):
+                return b""
+            data += piece
+    except OSError:
+        return b""
+    return data
+
+
+def _length(data: bytes) -> int:
+    head, _, _ = data.partition(b"\r\n\r\n")
+    return len(head) + 4 + int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+
+
+def quietly(_: float) -> None:
+    """No progress bar."""
+
+
+def test_questions_go_out_in_turn_on_kept_connections() -> None:
+    with listening(lambda client, _: client.sendall(ANSWER)) as (address, seen, connected):
+        plan = Plan(callers=3, seconds=0.2, warm_up=0.1)
+        measured = HttpTarget(address, deadline=0.5).measure(ITEMS, plan, quietly)
+    assert len(connected) == 3
+    assert len(seen) == len(measured.samples) > 6
+    assert {number for data in seen for number in range(3) if b"question %d" % number in data} == {0, 1, 2}
+    assert b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Timeout: 0.5\r\n" in seen[0]
+    figures = measured.summary()
+    assert (figures["failed"], figures["refused"]) == (0, 0)
+    assert (figures["infer_p50"], figures["queue_p50"]) == (2.5, 1.0)
+
+
+def test_replies_may_come_in_pieces() -> None:
+    def serve(client: socket.socket, _: bytes) -> None:
+        for cut in (slice(0, 20), slice(20, -1), slice(-1, None)):
+            client.sendall(ANSWER[cut])
+            time.sleep(0.005)
+
+    with listening(serve) as (address, seen, connected):
+        measured = HttpTarget(address).measure(ITEMS, Plan(callers=2, seconds=0.2, warm_up=0), quietly)
+    assert len(connected) == 2
+    assert len(seen) == len(measured.samples)
+    assert {sample.status for sample in measured.samples} == {OK}
+
+
+def test_questions_may_go_out_in_pieces() -> None:
+    """A body larger than the buffers, to a server that is slow to read."""
+    items = [Item("question", "x" * 20_000_000, 10)]
+
+    def serve(client: socket.socket, data: bytes) -> None:
+        client.sendall(ANSWER if len(data) > 20_000_000 else REFUSAL)
+
+    with listening(serve) as (address, _, _):
+        measured = HttpTarget(address).measure(items, Plan(callers=2, seconds=0.1, warm_up=0), quietly)
+    assert {sample.status for sample in measured.samples} == {OK}
+
+
+def test_refusals_are_told_apart() -> None:
+    def serve(client: socket.socket, data: bytes) -> None:
+        client.sendall(REFUSAL if b"question 1" in data else ANSWER)
+
+    with listening(serve) as (address, _, connected):
+        measured = HttpTarget(address).measure(ITEMS, Plan(callers=1, seconds=0.2, warm_up=0), quietly)
+    assert len(connected) == 1
+    assert [sample.status for sample in measured.samples[:4]] == [OK, REFUSED, OK, OK]
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        (ANSWER.replace(b"Content-L", b"Connection: Close\r\nContent-L"), OK),
+        (b"HTTP/1.1 200 OK\r\n\r\n", 0),
+        (b"nonsense\r\ncontent-length: 0\r\n\r\n", 0),
+        (b"", 0),
+    ],
+)
+def test_after_an_end_comes_a_new_connection(reply: bytes, status: int) -> None:
+    def serve(client: socket.socket, _: bytes) -> None:
+        client.sendall(reply)
+        client.shutdown(socket.SHUT_RDWR)
+
+    with listening(serve) as (address, seen, connected):
+        plan = Plan(callers=1, seconds=0.1, warm_up=0, rate=50)
+        measured = HttpTarget(address).measure(ITEMS, plan, quietly)
+    assert len(seen) == len(connected) == len(measured.samples) == 5
+    assert {sample.status for sample in measured.samples} == {status}
+
+
+def test_a_connection_that_ends_at_rest_is_no_failure() -> None:
+    def serve(client: socket.socket, _: bytes) -> None:
+        client.sendall(ANSWER)
+        time.sleep(0.01)
+        client.shutdown(socket.SHUT_RDWR)
+
+    with listening(serve) as (address, _, connected):
+        plan = Plan(callers=1, seconds=0.2, warm_up=0, rate=20)
+        measured = HttpTarget(address).measure(ITEMS, plan, quietly)
+    assert len(connected) == len(measured.samples) == 4
+    assert {sample.status for sample in measured.samples} == {OK}
+
+
+def test_constant_arrivals_do_not_wait_for_answers() -> None:
+    """While one question is stuck others go out; where nobody is free their wait is counted."""
+
+    def serve(client: socket.socket, data: bytes) -> None:
+        time.sleep(0.3 if b"question 0" in data else 0)
+        client.sendall(ANSWER)
+
+    with listening(serve) as (address, _, connected):
+        target = HttpTarget(address)
+        free = target.measure(ITEMS, Plan(callers=9, seconds=0.2, warm_up=0, rate=50), quietly)
+        assert len(connected) == 9
+        stuck = target.measure(ITEMS, Plan(callers=1, seconds=0.2, warm_up=0, rate=20), quietly)
+    late = [sample.due for sample in free.samples if sample.latency >= 0.3]
+    assert len(late) == 4
+    assert len(free.samples) == 10
+    assert [sample.due for sample in stuck.samples] == pytest.approx([0, 0.05, 0.1, 0.15])
+    assert stuck.samples[1].latency >= 0.25
+
+
+def test_progress_is_told() -> None:
+    told: list[float] = []
+    with listening(lambda client, _: client.sendall(ANSWER)) as (address, _, _):
+        HttpTarget(address).measure(ITEMS, Plan(callers=1, seconds=0.4, warm_up=0.2), told.append)
+    assert told == sorted(told)
+    assert 0 < told[0] <= told[-1] <= 0.6
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "https://host", "http://"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(QAError):
+        HttpTarget(url)
