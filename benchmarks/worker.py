@@ -9,17 +9,19 @@ import importlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 Answerer = Callable[[str, str], str]
-_START_SECONDS = 60
+_START_SECONDS, _STOP_SECONDS = 60, 10
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,26 @@ class Setup:
     threads: int
     work: Path
     port: int
-    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def keep(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        """Stop `process` at the end."""
-        self.children.append(process)
-        return process
+    def start_server(
+        self, command: list[str], *, environment: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a server that ends with this worker, together with all that it starts itself."""
+        server = subprocess.Popen(  # noqa: S603 - the peer
+            command, stdout=sys.stderr, env=environment, cwd=folder, start_new_session=True
+        )
+        self.servers.append(server)
+        return server
+
+    def stop(self) -> None:
+        """Some leave processes of theirs behind, so the whole group is ended."""
+        for server in self.servers:
+            server.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(_STOP_SECONDS)
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
 
 
 def http_answerer(
@@ -129,7 +145,7 @@ def _serve(setup: Setup, answer: Answerer, requests: Any, replies: Any) -> None:
             reply = throughput(answer, asked["items"], asked["clients"], asked["seconds"])
         else:
             # A server is measured without the client that asks it.
-            reply = memory([child.pid for child in setup.children] or [os.getpid()])
+            reply = memory([server.pid for server in setup.servers] or [os.getpid()])
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 
@@ -148,8 +164,7 @@ def main() -> None:
         replies.flush()
         _serve(setup, answer, sys.stdin, replies)
     finally:
-        for child in setup.children:
-            child.terminate()
+        setup.stop()
 
 
 if __name__ == "__main__":

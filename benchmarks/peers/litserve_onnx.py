@@ -1,6 +1,5 @@
 """LitServe around ONNX Runtime fp32: the usual do-it-yourself server, the pipeline's way of decoding."""
 
-import subprocess
 import sys
 
 from benchmarks.worker import Answerer, Setup, http_answerer
@@ -45,5 +44,4 @@ def start(setup: Setup) -> Answerer:
     file = setup.work / "server.py"
     file.write_text(_SERVER)
     command = [sys.executable, str(file), setup.model, str(setup.port), str(setup.threads)]
-    server = setup.keep(subprocess.Popen(command, stdout=sys.stderr))  # noqa: S603 - the server just written
-    return http_answerer(server, setup.port, "/predict")
+    return http_answerer(setup.start_server(command), setup.port, "/predict")

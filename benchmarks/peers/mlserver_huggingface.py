@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -34,9 +33,7 @@ def start(setup: Setup) -> Answerer:
     # It brings TensorFlow, which the transformers it needs cannot import.
     environment = os.environ | {"USE_TF": "0", "USE_TORCH": "1"}
     # It leaves files of its own where it is started.
-    server = setup.keep(
-        subprocess.Popen(command, stdout=sys.stderr, env=environment, cwd=setup.work)  # noqa: S603 - the peer
-    )
+    server = setup.start_server(command, environment=environment, folder=setup.work)
 
     def entry(name: str, text: str) -> dict[str, object]:
         return {"name": name, "shape": [1], "datatype": "BYTES", "data": [text]}

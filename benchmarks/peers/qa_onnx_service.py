@@ -1,6 +1,5 @@
 """This project's service, asked over HTTP."""
 
-import subprocess
 import sys
 
 from benchmarks.worker import Answerer, Setup, http_answerer
@@ -15,5 +14,4 @@ def start(setup: Setup) -> Answerer:
         *(sys.executable, "-m", "service", "serve", "--model", setup.artifact),
         *("--port", str(setup.port), "--threads", str(setup.threads)),
     ]
-    server = setup.keep(subprocess.Popen(command, stdout=sys.stderr))  # noqa: S603 - this project
-    return http_answerer(server, setup.port, "/predict")
+    return http_answerer(setup.start_server(command), setup.port, "/predict")

@@ -111,7 +111,7 @@ class Encoder:
         return (
             artifact.precision == "int8"
             and artifact.max_length <= _MOST_TOKENS
-            and (artifact.path / ENCODER_FILE).is_file()
+            and ENCODER_FILE in artifact.manifest["files"]  # and so verified
             and (library := native.encoder()) is not None
             and library.qa_model_bytes() == ctypes.sizeof(_Model)  # compiled from these sources
         )

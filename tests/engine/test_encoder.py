@@ -74,7 +74,9 @@ class Made:
         (folder / "model.onnx.data").write_bytes(self.data)
         (folder / "encoder.json").write_text(json.dumps(described))
         tiny = load_artifact(Path(__file__).parents[1] / "models/tiny-int8")
-        self.artifact: Artifact = replace(tiny, path=folder, max_length=POSITIONS)
+        files = tiny.manifest["files"] | {"encoder.json": {}}
+        manifest = tiny.manifest | {"files": files}
+        self.artifact: Artifact = replace(tiny, path=folder, max_length=POSITIONS, manifest=manifest)
 
     def put(self, values: npt.NDArray[Any]) -> list[int]:
         place = [len(self.data), *values.shape]
@@ -238,3 +240,11 @@ def test_a_description_that_does_not_fit_is_told(change: dict[str, Any], tmp_pat
 
 def test_the_model_that_comes_along_is_the_kernels() -> None:
     assert Encoder.runs(load_artifact(DEFAULT_MODEL))
+
+
+def test_a_description_that_no_manifest_vouches_for_is_not_used(tmp_path: Path) -> None:
+    """Nobody has verified it."""
+    made = Made(tmp_path, *SHAPES[0])
+    files = {name: facts for name, facts in made.artifact.manifest["files"].items() if name != "encoder.json"}
+    unlisted = replace(made.artifact, manifest=made.artifact.manifest | {"files": files})
+    assert not Encoder.runs(unlisted)

@@ -30,9 +30,8 @@ LAYERS = [
     ["service.gunicorn_conf"],
     ["service.bench"],
     ["service.bench.workload", "service.bench.machine"],
-    ["service.bench.targets"],
-    ["service.bench.load"],
-    ["service.bench.page"],
+    ["service.bench.targets", "service.bench.load"],
+    ["service.bench.callers", "service.bench.connections", "service.bench.page"],
     ["service.bench.run"],
     ["service.__main__"],
 ]
