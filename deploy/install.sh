@@ -84,7 +84,9 @@ then
         exit 1
     fi
 fi
+# Compiled while pip is at work. An image's environments are made before the sources come in: there it is a
+# step of its own.
+[ ! -d "$native" ] || "$root/deploy/native.sh" "$venv/bin/python" &
 install --requirement "$file"
-# An image's environments are made before the sources come in: there it is a step of its own.
-[ ! -d "$native" ] || "$root/deploy/native.sh" "$venv/bin/python"
+wait
 echo "$state" > "$stamp"

@@ -13,13 +13,13 @@ zig=ziglang==0.17.1
 
 say() { echo "$1: the service will do without, and be slower." >&2; }
 
-# library NAME [FLAG ...]: appears whole or not at all.
+# library NAME [FLAG ...]: appears whole or not at all, even where two of these run at once.
 library() {
     name=$1
     shift
     # shellcheck disable=SC2086 # the compiler may be several words
-    $compiler -O3 -std=gnu11 "$@" -s -shared -fPIC -pthread -o "$name.new" "$name.c" -lm \
-        && mv "$name.new" "$name-$machine.so" || say "native/$name.c could not be compiled"
+    $compiler -O3 -std=gnu11 "$@" -s -shared -fPIC -pthread -o "$name.$$.new" "$name.c" -lm \
+        && mv "$name.$$.new" "$name-$machine.so" || say "native/$name.c could not be compiled"
 }
 
 rm -f ./*.so ./*.new
