@@ -79,19 +79,20 @@ def chart(title: str, x_label: str, y_label: str, lines: Mapping[str, Points]) -
         ]
     drawn += [
         f"<text x={_WIDTH - _MARGIN} y={_HEIGHT - 24} text-anchor=end>{html.escape(x_label)}</text>",
-        f"<text x={_MARGIN - 6} y={_MARGIN - 12} text-anchor=end>{html.escape(y_label)}</text>",
+        f"<text x=4 y={_MARGIN - 12}>{html.escape(y_label)}</text>",
     ]
     for number, (name, points) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
+        dash = " stroke-dasharray='6 3'" if number >= len(_COLOURS) else ""  # the colours come again
         path = " ".join(place(x, y) for x, y in points)
         below = _HEIGHT + 18 * number
         drawn += [
-            f"<polyline points='{path}' fill=none stroke={colour} stroke-width=2 />",
+            f"<polyline points='{path}' fill=none stroke={colour} stroke-width=2{dash} />",
             *(
                 f"<circle cx={place(x, y).split(',')[0]} cy={place(x, y).split(',')[1]} r=3 fill={colour} />"
                 for x, y in (points if len(points) <= 20 else ())
             ),
-            f"<path d='M{_MARGIN} {below}h18' stroke={colour} stroke-width=3 />",
+            f"<path d='M{_MARGIN} {below}h18' stroke={colour} stroke-width=3{dash} />",
             f"<text x={_MARGIN + 26} y={below + 4}>{html.escape(name)}</text>",
         ]
     return "".join(drawn) + "</svg></figure>"
@@ -147,4 +148,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _text(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {entry}" for name, entry in value.items() if entry is not None)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
