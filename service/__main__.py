@@ -63,12 +63,7 @@ def _answer(settings: Settings, options: argparse.Namespace) -> int:
 
     context = _read_context(options.context_file)
     parameters = Parameters(top_k=options.top_k, handle_impossible_answer=options.handle_impossible_answer)
-    answerer = QuestionAnswerer(
-        load_artifact(settings.model),
-        threads=settings.threads or None,
-        token_budget=settings.token_budget,
-        kernel=settings.kernel,
-    )
+    answerer = QuestionAnswerer.with_settings(load_artifact(settings.model), settings)
     (answers,) = answerer.answer([(options.question, context)], parameters)
     if options.json:
         found = [asdict(answer) for answer in answers]
@@ -85,7 +80,7 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
     from service.engine.artifact import load_artifact
 
     artifact = load_artifact(options.artifact or settings.model)
-    answerer = QuestionAnswerer(artifact, threads=settings.threads or None, kernel=settings.kernel)
+    answerer = QuestionAnswerer.with_settings(artifact, settings)
     ((answer,),) = answerer.answer([_PROBE])
     source = artifact.manifest["source"]["id"]
     print(f"{artifact.path}: {source}, {artifact.precision} for {artifact.target}; files intact")

@@ -51,14 +51,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         return create_app(self.settings, self.answerer or self._load_model())
 
     def _load_model(self) -> QuestionAnswerer:
-        settings = self.settings
-        return QuestionAnswerer(
-            self.artifact,
-            threads=settings.threads or None,
-            token_budget=settings.token_budget,
-            concurrent=True,
-            kernel=settings.kernel,
-        )
+        return QuestionAnswerer.with_settings(self.artifact, self.settings, concurrent=True)
 
 
 def options(settings: Settings) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Predictor:
         return self._turnstile.full
 
     def refusal(self) -> Reply:
-        """The reply to requests that the server turns away itself; it counts them, too."""
+        """The reply to requests that the server turns away, and counts in `metrics`, itself."""
         return problems.reply(self._turnstile.overloaded())
 
     def reply(self, read: Callable[[], bytes], timeout: str | None) -> Reply:

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -128,10 +129,10 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
             data = conn.sock.recv(_MOST_BYTES)
         except OSError:  # gunicorn finds out and closes
             return None
-        question = parse(data)
-        if question is None and wait:
-            data = _with_body(conn.sock, data)
-            question = parse(data)
+        head = plain_head(data)
+        if head is not None and wait:
+            data += _missing(conn.sock, head.end - len(data))
+        question = None if head is None else head.question(data)
         if question is None or len(question[0]) > self.wsgi.config["MAX_CONTENT_LENGTH"]:
             conn.parser.unreader.unread(data)
             return None
@@ -149,20 +150,21 @@ class ShortcutWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
             self._stays.release()
 
 
-def parse(data: bytes) -> tuple[bytes, str | None] | None:
-    """Body and time-out of a request, where `data` is just that and leaves no doubt how to read it."""
-    head = _plain_head(data)
-    if head is None:
-        return None
-    headers, end = head
-    if end + int(headers[b"content-length"]) != len(data):
-        return None
-    timeout = headers.get(b"x-request-timeout")
-    return data[end:], None if timeout is None else timeout.decode("latin-1")
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the body of a plain question begins and ends, and the text of its time-out."""
+
+    begin: int
+    end: int
+    timeout: str | None
+
+    def question(self, data: bytes) -> tuple[bytes, str | None] | None:
+        """Body and time-out, where `data` is this question and no more."""
+        return (data[self.begin :], self.timeout) if len(data) == self.end else None
 
 
-def _plain_head(data: bytes) -> tuple[dict[bytes, bytes], int] | None:
-    """The headers of a plain question, and where its body begins."""
+def plain_head(data: bytes) -> Head | None:
+    """The head that `data` begins with, where it leaves no doubt how to read it."""
     head = _HEAD.match(data)
     if head is None or head.end() > _MOST_HEAD_BYTES:
         return None
@@ -170,25 +172,24 @@ def _plain_head(data: bytes) -> tuple[dict[bytes, bytes], int] | None:
     headers = {name.lower(): value.strip(b" \t") for name, _, value in lines}
     if len(headers) < len(lines) or b"host" not in headers or not _SPECIAL.isdisjoint(headers):
         return None
+    length, timeout = headers.get(b"content-length", b""), headers.get(b"x-request-timeout")
     if (
-        not _LENGTH.fullmatch(headers.get(b"content-length", b""))
+        not _LENGTH.fullmatch(length)
         or headers.get(b"content-type", b"").lower() not in _JSON
         or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive"
     ):
         return None
-    return headers, head.end()
+    end = head.end() + int(length)
+    return Head(head.end(), end, None if timeout is None else timeout.decode("latin-1"))
 
 
-def _with_body(client: socket.socket, data: bytes) -> bytes:
-    """`data`, and where that begins a plain question, what its body lacks; less if it does not come."""
-    head = _plain_head(data)
-    if head is None:
-        return data
-    missing = head[1] + int(head[0][b"content-length"]) - len(data)
+def _missing(client: socket.socket, count: int) -> bytes:
+    """The `count` bytes that a question lacks; less if they do not come, none of more than it may have."""
+    data = b""
     with suppress(OSError):  # too slow: gunicorn finds out and closes
-        while 0 < missing <= _MOST_BYTES and (piece := client.recv(missing)):
+        while 0 < count <= _MOST_BYTES and (piece := client.recv(count)):
             data += piece
-            missing -= len(piece)
+            count -= len(piece)
     return data
 
 

@@ -82,10 +82,8 @@ class _Connection:
             return None
 
     def _send(self, to: socket.socket) -> None:
-        try:
+        with suppress(BlockingIOError):
             self._unsent = self._unsent[to.send(self._unsent) :]
-        except BlockingIOError:
-            return
 
     def _reply(self) -> _Reply | None:
         """What was received as a reply, if it is whole."""

@@ -46,13 +46,7 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
     artifact = load_artifact(settings.model)
     items = load(options.questions, artifact)
     workloads = {None: items} | {tokens: of_length(items, tokens, artifact) for tokens in options.lengths}
-    answerer = QuestionAnswerer(
-        artifact,
-        threads=settings.threads or None,
-        token_budget=settings.token_budget,
-        concurrent=True,
-        kernel=settings.kernel,
-    )
+    answerer = QuestionAnswerer.with_settings(artifact, settings, concurrent=True)
     with ExitStack() as stack:
         targets: dict[str, Measure] = {}
         pid = os.getpid()

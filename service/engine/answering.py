@@ -15,6 +15,7 @@ from service.engine.spans import TokenSpan, best_spans, count_spans
 from service.engine.tokenization import NO_WORD, TextTokenizer, TokenizedText
 from service.engine.windowing import Window, WindowLogits, build_window, plan_windows
 from service.errors import InvalidInput
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.engine.session import Session
@@ -89,6 +90,19 @@ class QuestionAnswerer:
             self._model = session.Session(
                 artifact, threads=self.threads, token_budget=token_budget, concurrent=concurrent
             )
+
+    @classmethod
+    def with_settings(
+        cls, artifact: Artifact, settings: Settings, *, concurrent: bool = False
+    ) -> "QuestionAnswerer":
+        """As the settings want it."""
+        return cls(
+            artifact,
+            threads=settings.threads or None,
+            token_budget=settings.token_budget,
+            concurrent=concurrent,
+            kernel=settings.kernel,
+        )
 
     @property
     def runtime(self) -> str:

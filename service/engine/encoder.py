@@ -133,11 +133,7 @@ class Encoder:
     def _run(self, window: Window, pool: int | None) -> WindowLogits:
         tokens = len(window.ids)
         logits = np.empty((2, tokens), dtype=np.float32)
-        # When caches are cold an array's own `ctypes` takes 30 us.
-        ids, types, start = (
-            ctypes.byref(ctypes.c_char.from_buffer(array.data))
-            for array in (window.ids, window.types, logits)
-        )
+        ids, types, start = (native.address(array.data) for array in (window.ids, window.types, logits))
         status = self._library.qa_run(ctypes.byref(self._model), pool, ids, types, tokens, start)
         if status:
             raise MemoryError if status == 2 else ValueError(f"kernel status {status}")

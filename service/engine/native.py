@@ -8,6 +8,7 @@ import ctypes
 import platform
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from service.engine.cpu import cpu_flags
 
@@ -47,6 +48,14 @@ def text(*, release: bool = False) -> ctypes.CDLL | None:
         library.qa_spans.argtypes = [*[_ADDRESS] * 2, *[_NUMBER] * 4, _ADDRESS, _NUMBER]
         library.qa_spans.restype = ctypes.c_double
     return library
+
+
+def address(buffer: memoryview | bytearray) -> Any:
+    """Where a writable buffer begins, for a call's argument, which keeps the buffer alive.
+
+    For an array's `data`: when caches are cold, its `ctypes` takes 30 us.
+    """
+    return ctypes.byref(ctypes.c_char.from_buffer(buffer))
 
 
 def _load(name: str, kind: type[ctypes.CDLL]) -> ctypes.CDLL | None:

@@ -65,7 +65,7 @@ def _search(
         tokens,
         -1 if window.cls_at is None else window.cls_at,
         min(max_answer_len, tokens),
-        ctypes.byref(ctypes.c_char.from_buffer(found)),
+        native.address(found),
         count,
     )
     if null_score < 0:

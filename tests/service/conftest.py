@@ -65,6 +65,11 @@ class Service:
     def get(self, path: str) -> Reply:
         return self.ask(None, method="GET", path=path)
 
+    def figures(self) -> dict[str, float]:
+        """What /metrics says, by name and labels."""
+        rows = (row.rsplit(" ", 1) for row in self.get("/metrics").data.decode().splitlines())
+        return {name: float(value) for name, value in rows if name[0] != "#"}
+
     def workers(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]

@@ -34,14 +34,9 @@ def full(start: Start, connect: Connect) -> tuple[Service, Wire]:
     return service, wire
 
 
-def figure(service: Service, name: str) -> float:
-    rows = service.get("/metrics").data.decode().splitlines()
-    return next(float(row.rsplit(" ", 1)[1]) for row in rows if row.startswith(f"{name} "))
-
-
 def test_refusals_keep_the_connection_and_are_counted(full: tuple[Service, Wire]) -> None:
     service, wire = full
-    answered = figure(service, "qa_request_seconds_count")
+    answered = service.figures()["qa_request_seconds_count"]
     for _ in range(3):
         reply = wire.ask(QUESTION)
         refused(reply, 429, "overloaded")
@@ -49,8 +44,9 @@ def test_refusals_keep_the_connection_and_are_counted(full: tuple[Service, Wire]
         assert int(reply.headers["Retry-After"]) >= 1
         time.sleep(0.3)  # no thread stays for longer than that, so the loop sees the next
     refused(wire.ask(message(BODY, "X-Request-Timeout: 5", line="POST /?x HTTP/1.1")), 429, "overloaded")
-    assert figure(service, 'qa_requests_total{status="429"}') == 4
-    assert figure(service, "qa_request_seconds_count") == answered  # how fast refusals are says nothing
+    figures = service.figures()
+    assert figures['qa_requests_total{status="429"}'] == 4
+    assert figures["qa_request_seconds_count"] == answered  # how fast refusals are says nothing
     assert service.get("/health/ready").status == 200  # busy is not broken
 
 

@@ -8,7 +8,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 
-from service.shortcut import parse
+from service.shortcut import plain_head
 from tests.service.wire import BODY, QUESTION, message
 
 # Lines to build heads from, plain and not.
@@ -41,6 +41,12 @@ CONFIG = Config()
 def by_gunicorn(data: bytes) -> Request:
     """Parse as the service does, whose configuration leaves the rules of parsing as they are."""
     return next(RequestParser(CONFIG, iter([data]), ("127.0.0.1", 1)))
+
+
+def parse(data: bytes) -> tuple[bytes, str | None] | None:
+    """As the shortcut does where all has come in one piece."""
+    head = plain_head(data)
+    return None if head is None else head.question(data)
 
 
 def built(chance: random.Random) -> bytes:

@@ -155,17 +155,12 @@ def test_a_port_in_use_is_told(service: Service, runtime_python: Path) -> None:
 
 
 def test_figures_of_all_workers_and_of_those_gone(start: Start) -> None:
-    def figures(service: Service) -> dict[str, float]:
-        reply = service.get("/metrics")
-        assert reply.headers["Content-Type"].startswith("text/plain")
-        rows = (line.rsplit(" ", 1) for line in reply.data.decode().splitlines() if line[0] != "#")
-        return {name: float(value) for name, value in rows}
-
     service = start(QA_WORKERS="2")
     for _ in range(10):  # on connections of their own, so that both workers get some
         service.ask(ITEM)
     service.ask({"question": ""})
-    before = figures(service)
+    assert service.get("/metrics").headers["Content-Type"].startswith("text/plain")
+    before = service.figures()
     assert before['qa_requests_total{status="200"}'] == 10
     assert before['qa_requests_total{status="422"}'] == 1
     assert before["qa_questions_total"] == 10
@@ -178,7 +173,7 @@ def test_figures_of_all_workers_and_of_those_gone(start: Start) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            after = figures(service)
+            after = service.figures()
             break
         except OSError:
             assert time.monotonic() < deadline
