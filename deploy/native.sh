@@ -38,4 +38,3 @@ if ! command -v "${compiler%% *}" >/dev/null 2>&1; then
 fi
 [ "$machine" != x86_64 ] \
     || library encoder -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
-library text

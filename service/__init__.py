@@ -10,3 +10,5 @@ __version__ = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # NumPy's BLAS would start a thread per CPU when it is imported; nothing here multiplies with it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# `tokenizers` would start a thread per CPU for a batch; texts come one by one here.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

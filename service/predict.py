@@ -58,7 +58,7 @@ class Predictor:
         settings = self._settings
         deadline = arrived + _seconds_allowed(timeout, settings.deadline_seconds)
         asked = schemas.parse_request(read(), max_items=settings.max_items, max_top_k=settings.max_top_k)
-        entries = [self._prepare(item) for item in asked.items]
+        entries = [self._prepare(item, deadline) for item in asked.items]
         prepared = [entry for entry in entries if isinstance(entry, Prepared)]
         bad = [(i, e) for i, e in enumerate(entries) if isinstance(e, InvalidInput)]
         if not prepared:  # nothing to answer: the whole request is at fault
@@ -85,12 +85,12 @@ class Predictor:
         timing = ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in stages.items())
         return Reply(200, body, (("Server-Timing", timing),))
 
-    def _prepare(self, item: schemas.Question | InvalidInput) -> Prepared | InvalidInput:
+    def _prepare(self, item: schemas.Question | InvalidInput, deadline: float) -> Prepared | InvalidInput:
         """Tokenize one item; a fault stays with the item, so the others keep their answers."""
         if isinstance(item, InvalidInput):
             return item
         try:
-            return self._answerer.prepare(item.question, item.context, item.parameters)
+            return self._answerer.prepare(item.question, item.context, item.parameters, deadline)
         except InvalidInput as problem:
             return problem
 

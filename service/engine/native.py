@@ -14,7 +14,7 @@ from service.engine.cpu import cpu_flags
 
 FOLDER = Path(__file__).parent / "native"
 _ENCODER_FLAGS = frozenset({"fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})
-_ADDRESS, _NUMBER, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_ADDRESS, _NUMBER = ctypes.c_void_p, ctypes.c_int
 
 
 @cache
@@ -22,31 +22,12 @@ def encoder() -> ctypes.CDLL | None:
     """native/encoder.c, for CPUs with AVX-512 VNNI."""
     if not cpu_flags() >= _ENCODER_FLAGS:
         return None
-    library = _load("encoder", ctypes.CDLL)
+    library = _load("encoder")
     if library is not None:
         library.qa_pool.argtypes, library.qa_pool.restype = [_NUMBER], _ADDRESS
         library.qa_pack.argtypes = [_ADDRESS, _NUMBER, _NUMBER, _ADDRESS]
         library.qa_pack.restype = None
         library.qa_run.argtypes = [*[_ADDRESS] * 4, _NUMBER, _ADDRESS]
-    return library
-
-
-@cache
-def text(*, release: bool = False) -> ctypes.CDLL | None:
-    """native/text.c, for any CPU.
-
-    Its calls keep Python's lock unless told to release it: a page takes microseconds, and to wait for the
-    lock again may take more.
-    """
-    library = _load("text", ctypes.CDLL if release else ctypes.PyDLL)
-    if library is not None:
-        library.qa_vocabulary.argtypes = [ctypes.c_char_p, *[_ADDRESS] * 2, *[_NUMBER] * 3, _LONG, _NUMBER]
-        library.qa_vocabulary.restype = _ADDRESS
-        library.qa_forget.argtypes, library.qa_forget.restype = [_ADDRESS], None
-        library.qa_pieces.argtypes = [_ADDRESS, ctypes.c_char_p, _LONG, _ADDRESS]
-        library.qa_pieces.restype = _LONG
-        library.qa_spans.argtypes = [*[_ADDRESS] * 2, *[_NUMBER] * 4, _ADDRESS, _NUMBER]
-        library.qa_spans.restype = ctypes.c_double
     return library
 
 
@@ -58,9 +39,9 @@ def address(buffer: memoryview | bytearray) -> Any:
     return ctypes.byref(ctypes.c_char.from_buffer(buffer))
 
 
-def _load(name: str, kind: type[ctypes.CDLL]) -> ctypes.CDLL | None:
+def _load(name: str) -> ctypes.CDLL | None:
     file = FOLDER / f"{name}-{platform.machine()}.so"
     try:
-        return kind(str(file))
+        return ctypes.CDLL(str(file))
     except OSError:  # not there, or for another C library
         return None

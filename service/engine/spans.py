@@ -1,7 +1,5 @@
 """Owns the search for the likeliest spans in logits; knows token indices only, no text."""
 
-import ctypes
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,18 +7,14 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from service.engine import native
 from service.engine.windowing import Window, WindowLogits
 
 Probabilities = npt.NDArray[np.float32]
 
-# As in native/text_spans.h.
-_SPAN = struct.Struct("@iif")
-
 
 @dataclass(frozen=True, slots=True)
 class WindowProbabilities:
-    """Chance of each context token of one window to start or end the answer; (tokens,) each."""
+    """Probability of each context token of one window to start or end the answer; (tokens,) each."""
 
     start: Probabilities
     end: Probabilities
@@ -33,44 +27,6 @@ class TokenSpan:
     first: int
     last: int
     score: float
-
-
-def best_spans(
-    windows: Sequence[Window],
-    logits: Sequence[WindowLogits],
-    max_answer_len: int,
-    count: int,
-    *,
-    per_window: bool,
-) -> tuple[list[list[TokenSpan]], float]:
-    """At most `count` spans of each window, likeliest first, and the null score; see `normalise`."""
-    if len(windows) == 1 and (library := native.text()) is not None:
-        spans, null_score = _search(library, windows[0], logits[0], max_answer_len, count)
-        return [spans], null_score
-    probabilities, null_score = normalise(windows, logits, per_window=per_window)
-    return [list(top_spans(chances, max_answer_len, count)) for chances in probabilities], null_score
-
-
-def _search(
-    library: ctypes.CDLL, window: Window, logits: WindowLogits, max_answer_len: int, count: int
-) -> tuple[list[TokenSpan], float]:
-    """`normalise` and `top_spans` of one window, compiled."""
-    tokens = window.last - window.first
-    count = min(count, count_spans(tokens, max_answer_len))
-    found = bytearray(_SPAN.size * max(count, 1))
-    null_score: float = library.qa_spans(
-        logits.start.tobytes(),
-        logits.end.tobytes(),
-        window.context_at,
-        tokens,
-        -1 if window.cls_at is None else window.cls_at,
-        min(max_answer_len, tokens),
-        native.address(found),
-        count,
-    )
-    if null_score < 0:
-        raise MemoryError
-    return [TokenSpan(*span) for span in _SPAN.iter_unpack(found)][:count], null_score
 
 
 def normalise(

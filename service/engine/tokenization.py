@@ -1,17 +1,25 @@
 """Owns the way from a text to token ids with their places in it; knows no windows and no model."""
 
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from service.engine.artifact import Artifact
-from service.engine.wordpiece import PlainWordPiece
-from service.errors import ArtifactError, InvalidInput
+from service.errors import ArtifactError, DeadlineExceeded, InvalidInput
 
 Ids = npt.NDArray[np.int64]
 NO_WORD = -1
+# Longer texts, in code points, are tokenized one at a time in a thread of their own: by then the work
+# takes several milliseconds, through which encode would hold the GIL.
+_LONG = 8192
+_SLICE = 8192  # tokens whose offsets are read at once: the GIL is held for a millisecond
+_TOO_LATE = "The time allowed for this request passed before it was answered."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +73,57 @@ class TextTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.template = _derive_template(self._tokenizer, artifact)
-        self._plain = PlainWordPiece.of(self._tokenizer)
+        self._long_texts = ThreadPoolExecutor(1, "long-text")
 
-    def tokenize(self, text: str, field: str) -> TokenizedText:
+    def tokenize(self, text: str, field: str, deadline: float = math.inf) -> TokenizedText:
         """Tokenize one text; `field` names it in errors.
 
         Raises InvalidInput for a text that is not valid Unicode (JSON can carry half of a
-        surrogate pair, UTF-8 cannot).
+        surrogate pair, UTF-8 cannot), and DeadlineExceeded as soon as time.monotonic passes
+        `deadline`; a long text that is being tokenized by then is finished for nobody.
         """
+        if time.monotonic() >= deadline:
+            raise DeadlineExceeded(_TOO_LATE)
         try:
-            if self._plain is not None and (pieces := self._plain.encode(text)) is not None:
-                return TokenizedText(pieces[0], pieces[1:3].T, pieces[3])
-            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            if len(text) <= _LONG:
+                return _arrays(self._tokenizer.encode(text, add_special_tokens=False))
+            waiting = self._long_texts.submit(self._tokenize_long, text)
+            try:
+                return waiting.result(None if deadline == math.inf else deadline - time.monotonic())
+            except TimeoutError:
+                waiting.cancel()
+                raise DeadlineExceeded(_TOO_LATE) from None
         except (UnicodeEncodeError, TypeError):
             raise InvalidInput(
                 f"The {field} is not valid Unicode text: it holds half of a surrogate pair.",
                 field=field,
             ) from None
-        return TokenizedText(
-            ids=np.array(encoding.ids, dtype=np.int64),
-            offsets=np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2),
-            words=np.array([NO_WORD if word is None else word for word in encoding.word_ids], dtype=np.int64),
-        )
+
+    def _tokenize_long(self, text: str) -> TokenizedText:
+        # Unlike encode, encode_batch releases the GIL.
+        (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
+        return _arrays(encoding)
+
+
+def _arrays(encoding: Encoding) -> TokenizedText:
+    return TokenizedText(
+        ids=np.array(encoding.ids, dtype=np.int64),
+        offsets=_offsets(encoding),
+        words=np.array([NO_WORD if word is None else word for word in encoding.word_ids], dtype=np.int64),
+    )
+
+
+def _offsets(encoding: Encoding) -> Ids:
+    """(tokens, 2) code points."""
+    tokens = len(encoding)
+    if tokens <= _SLICE:
+        return np.fromiter(chain.from_iterable(encoding.offsets), np.int64, 2 * tokens).reshape(-1, 2)
+    offsets = np.empty((tokens, 2), dtype=np.int64)
+    for first in range(0, tokens, _SLICE):  # between slices another thread may have the GIL
+        part = range(first, min(first + _SLICE, tokens))
+        places = chain.from_iterable(map(encoding.token_to_chars, part))
+        offsets[first : part.stop] = np.fromiter(places, np.int64, 2 * len(part)).reshape(-1, 2)
+    return offsets
 
 
 def _derive_template(tokenizer: Tokenizer, artifact: Artifact) -> PairTemplate:

@@ -1,105 +1,111 @@
-"""The short way for plain text gives what the whole tokenizer gives, and is taken only where it does."""
+"""Every text gets the tokens of `Tokenizer.encode`, whatever the family and the length, and in time."""
 
+import math
+import threading
+import time
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer
-from tokenizers.normalizers import BertNormalizer, Lowercase
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers import Tokenizer
 
+from service.engine import tokenization
 from service.engine.artifact import load_artifact
-from service.engine.probes import probes
-from service.engine.tokenization import TextTokenizer
-from service.engine.wordpiece import PlainWordPiece
+from service.engine.tokenization import NO_WORD, TextTokenizer, TokenizedText
+from service.errors import DeadlineExceeded, InvalidInput
+from tests.texts import TEXTS
+from tests.tokenizer_kinds import KINDS, tokenizer_of
 
-TINY = Path(__file__).resolve().parents[1] / "models/tiny-int8"
-FULL = Tokenizer.from_file(str(TINY / "tokenizer.json"))
-SERVED = TextTokenizer(load_artifact(TINY))
-WORDS = probes()[0][1].split()[:40]
-MARKS = ["[SEP]", "[MASK", "USA", "don't", "e-mail@x.org", "$3.5m", " ", "  ", "\t", "\n", "\r\n"]
-CONTROLS = ["\x00", "\x0b", "\x1c", "\x7f"]
-OTHERS = ["\u00e9", "\u4e2d", "\u0301", "\U0001f600"]
-TEXTS = st.lists(
-    st.sampled_from([*WORDS, *MARKS, *CONTROLS, *OTHERS]) | st.text(max_size=8), max_size=30
-).map("".join)
+ROOT = Path(__file__).resolve().parents[2]
+TINY = load_artifact(ROOT / "tests/models/tiny-int8")
+FILES = {"tiny": ROOT / "tests/models/tiny-int8", "default": ROOT / "models/default"}
+JAPANESE = "\u6771\u4eac\u306f\u65e5\u672c\u306e\u9996\u90fd\u3067\u3042\u308a\u3001"
 
 
-@given(TEXTS)
-@example("")
-@example("[CLS] Ann [SEP]")
-def test_the_same_tokens_at_the_same_places(text: str) -> None:
-    try:
-        whole = FULL.encode(text, add_special_tokens=False)
-    except (UnicodeEncodeError, TypeError):  # half of a surrogate pair, refused elsewhere
-        return
-    found = SERVED.tokenize(text, "context")
-    assert found.ids.tolist() == whole.ids
-    assert found.offsets.tolist() == [list(place) for place in whole.offsets]
-    assert found.words.tolist() == whole.word_ids
+@cache
+def both(kind: str) -> tuple[Tokenizer, TextTokenizer]:
+    """The library's tokenizer, and the served one made of its file."""
+    if kind in FILES:
+        artifact = load_artifact(FILES[kind])
+        return Tokenizer.from_file(str(artifact.tokenizer_path)), TextTokenizer(artifact)
+    backend = tokenizer_of(kind)
+    with TemporaryDirectory() as folder:
+        backend.save(f"{folder}/tokenizer.json")
+        cls = backend.token_to_id(KINDS[kind][1]["cls_token"])
+        return backend, TextTokenizer(replace(TINY, path=Path(folder), cls_id=cls))
 
 
-@pytest.mark.parametrize(
-    ("text", "taken"),
-    [
-        ("Ann wrote IT,\tin 1931.\n", True),
-        ("Ann wrote \x07 it.", False),
-        ("Ann [SEP] wrote it.", False),
-        ("Zo\u00eb wrote all of it in the year of 1931, and sold it.", True),
-        ("Zo\u00eb wrote it.", False),  # more than one word in ten: the library is faster
-    ],
-)
-def test_which_texts_take_it(text: str, taken: bool) -> None:
-    short = PlainWordPiece.of(FULL)
-    assert short is not None
-    assert (short.encode(text) is not None) == taken
+def check(found: TokenizedText, whole: Tokenizer, text: str) -> None:
+    expected = whole.encode(text, add_special_tokens=False)
+    assert found.ids.tolist() == expected.ids
+    assert found.offsets.tolist() == [list(place) for place in expected.offsets]
+    assert found.words.tolist() == [NO_WORD if word is None else word for word in expected.word_ids]
 
 
-@pytest.mark.parametrize(
-    "foreign",
-    [
-        "Zo\u00eb,",
-        "x\u0301y",
-        "\u0301",
-        "\u200b",
-        "a\u00a0b",
-        "\u4e2d\u56fd",
-        "\u0130ab-c",
-        "(\u03a3\u03a3)",
-        "\u2014",
-    ],
-)
-def test_a_word_beyond_ascii_among_others(foreign: str) -> None:
-    text = " ".join([*WORDS[:20], foreign, *WORDS[20:], foreign, "unlikelyword", "w" * 101, "end."])
-    short = PlainWordPiece.of(FULL)
-    assert short is not None
-    found = short.encode(text)
-    whole = FULL.encode(text, add_special_tokens=False)
-    assert found is not None
-    assert found.T.tolist() == [
-        [piece, *place, word]
-        for piece, place, word in zip(whole.ids, whole.offsets, whole.word_ids, strict=True)
-    ]
+@pytest.mark.parametrize("kind", [*KINDS, *FILES])
+@given(text=TEXTS)
+def test_the_same_tokens_at_the_same_places(kind: str, text: str) -> None:
+    whole, served = both(kind)
+    check(served.tokenize(text, "context"), whole, text)
 
 
-def test_case_is_kept_where_the_tokenizer_keeps_it() -> None:
-    cased = Tokenizer.from_str(FULL.to_str())
-    cased.normalizer = BertNormalizer(lowercase=False)
-    short = PlainWordPiece.of(cased)
-    assert short is not None
-    for _, context in probes()[:5]:
-        if (found := short.encode(context)) is not None:
-            assert found[0].tolist() == cased.encode(context, add_special_tokens=False).ids
+@pytest.mark.parametrize("kind", [*KINDS, *FILES])
+@given(text=TEXTS, size=st.integers(1, 20))
+@settings(max_examples=50)
+def test_long_texts_too(kind: str, text: str, size: int) -> None:
+    whole, served = both(kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenization, "_LONG", 0)
+        patch.setattr(tokenization, "_SLICE", size)
+        check(served.tokenize(text, "context"), whole, text)
 
 
-def test_other_tokenizers_have_no_short_way() -> None:
-    other = Tokenizer.from_str(FULL.to_str())
-    other.normalizer = Lowercase()
-    assert PlainWordPiece.of(other) is None
-    split = Tokenizer.from_str(FULL.to_str())
-    split.pre_tokenizer = Whitespace()
-    assert PlainWordPiece.of(split) is None
-    added = Tokenizer.from_str(FULL.to_str())
-    added.add_tokens([AddedToken("ann", normalized=True)])  # found in normalized text only
-    assert PlainWordPiece.of(added) is None
+@pytest.mark.parametrize("kind", [*KINDS, *FILES])
+def test_a_text_that_is_long_in_earnest(kind: str) -> None:
+    whole, served = both(kind)
+    text = JAPANESE * 1000 + "[SEP] e\u0301 " * 1000
+    check(served.tokenize(text, "context", time.monotonic() + 60), whole, text)
+
+
+@pytest.mark.parametrize("length", [1, 100_000])
+def test_half_of_a_surrogate_pair_is_named(length: int) -> None:
+    _, served = both("default")
+    with pytest.raises(InvalidInput) as caught:
+        served.tokenize("a" * length + "\ud83d", "question")
+    assert caught.value.field == "question"
+
+
+@pytest.mark.parametrize("text", ["short", JAPANESE * 10_000])
+def test_a_deadline_that_has_passed(text: str) -> None:
+    _, served = both("default")
+    with pytest.raises(DeadlineExceeded):
+        served.tokenize(text, "context", time.monotonic())
+
+
+def test_a_long_text_holds_nobody_up() -> None:
+    """Neither a caller whose deadline passes meanwhile, nor another thread that wants to run Python."""
+    _, served = both("default")
+    text = JAPANESE * 40_000
+    ticks = []
+    finished = threading.Event()
+
+    def tick() -> None:
+        while not finished.wait(0.001):
+            ticks.append(time.monotonic())
+
+    other = threading.Thread(target=tick)
+    other.start()
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        served.tokenize(text, "context", began + 0.05)
+    tokens = served.tokenize(text, "context", math.inf)
+    ended = time.monotonic()
+    finished.set()
+    other.join()
+    assert len(tokens.ids) == len(text)
+    # Were the GIL held while the library works, there would be next to none.
+    assert sum(began < tick < ended for tick in ticks) > 20

@@ -1,6 +1,5 @@
 """Builds a tiny random question-answering model of each family, with a real tokenizer of its kind."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,19 +7,10 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import Tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
-TEXTS = [entry["context"] for entry in json.loads((ROOT / "service/engine/probes.json").read_text("utf-8"))]
-VOCABULARY = 400
+from tests.tokenizer_kinds import BERT, ROBERTA, VOCABULARY, byte_level, framed, unigram, word_piece
+
 _SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -45,68 +35,6 @@ class Family:
     type_ids: bool = True
 
 
-def _trained(backend: Tokenizer, trainer: Any) -> Tokenizer:
-    backend.train_from_iterator(TEXTS, trainer)
-    return backend
-
-
-def _order(specials: dict[str, str]) -> list[str]:
-    return list(dict.fromkeys(specials.values()))
-
-
-def word_piece(specials: dict[str, str]) -> Tokenizer:
-    backend = Tokenizer(models.WordPiece(unk_token=specials["unk_token"]))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY, special_tokens=_order(specials), show_progress=False
-    )
-    return _trained(backend, trainer)
-
-
-def byte_level(specials: dict[str, str]) -> Tokenizer:
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=_order(specials),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    return _trained(backend, trainer)
-
-
-def unigram(specials: dict[str, str]) -> Tokenizer:
-    backend = Tokenizer(models.Unigram())
-    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("  ", " ")])
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=_order(specials),
-        unk_token=specials["unk_token"],
-        show_progress=False,
-    )
-    return _trained(backend, trainer)
-
-
-_BERT = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
-# As RoBERTa: the pad id is 1, not 0.
-_ROBERTA = {
-    "cls_token": "<s>",
-    "pad_token": "<pad>",
-    "sep_token": "</s>",
-    "unk_token": "<unk>",
-    "mask_token": "<mask>",
-}
 _OFFSET = {"max_position_embeddings": 514, "pad_token_id": 1, "type_vocab_size": 1}
 _DEBERTA = {
     "relative_attention": True,
@@ -117,22 +45,22 @@ _DEBERTA = {
 }
 
 FAMILIES = [
-    Family("bert", "Bert", word_piece, _BERT, tokenizer_class="BertTokenizerFast"),
+    Family("bert", "Bert", word_piece, BERT, tokenizer_class="BertTokenizerFast"),
     Family(
         "distilbert",
         "DistilBert",
         word_piece,
-        _BERT,
+        BERT,
         {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
         "DistilBertTokenizerFast",
         type_ids=False,
     ),
-    Family("electra", "Electra", word_piece, _BERT, {"embedding_size": 16}, "ElectraTokenizerFast"),
+    Family("electra", "Electra", word_piece, BERT, {"embedding_size": 16}, "ElectraTokenizerFast"),
     Family(
         "mobilebert",
         "MobileBert",
         word_piece,
-        _BERT,
+        BERT,
         {
             "embedding_size": 16,
             "intra_bottleneck_size": 16,
@@ -145,15 +73,15 @@ FAMILIES = [
         "mpnet",
         "MPNet",
         word_piece,
-        _ROBERTA,
+        ROBERTA,
         {"max_position_embeddings": 514, "pad_token_id": 1},
         "MPNetTokenizerFast",
         type_ids=False,
     ),
-    Family("roberta", "Roberta", byte_level, _ROBERTA, _OFFSET, "RobertaTokenizerFast", type_ids=False),
-    Family("deberta", "Deberta", byte_level, _BERT, _DEBERTA),
-    Family("xlm-roberta", "XLMRoberta", unigram, _ROBERTA, _OFFSET, type_ids=False),
-    Family("camembert", "Camembert", unigram, _ROBERTA, _OFFSET, type_ids=False),
+    Family("roberta", "Roberta", byte_level, ROBERTA, _OFFSET, "RobertaTokenizerFast", type_ids=False),
+    Family("deberta", "Deberta", byte_level, BERT, _DEBERTA),
+    Family("xlm-roberta", "XLMRoberta", unigram, ROBERTA, _OFFSET, type_ids=False),
+    Family("camembert", "Camembert", unigram, ROBERTA, _OFFSET, type_ids=False),
     Family(
         "albert",
         "Albert",
@@ -161,12 +89,12 @@ FAMILIES = [
         {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "[CLS]", "sep_token": "[SEP]"},
         {"embedding_size": 16},
     ),
-    Family("deberta-v2", "DebertaV2", unigram, _BERT, _DEBERTA),
+    Family("deberta-v2", "DebertaV2", unigram, BERT, _DEBERTA),
     Family(  # as DeBERTa-v3 is configured
         "deberta-v3",
         "DebertaV2",
         unigram,
-        _BERT,
+        BERT,
         _DEBERTA | {"share_att_key": True, "position_buckets": 32, "norm_rel_ebd": "layer_norm"},
     ),
 ]
@@ -174,15 +102,7 @@ FAMILIES = [
 
 def build(family: Family, folder: Path, **tokenizer_settings: Any) -> Path:
     """Save the model and the tokenizer of `family` into `folder`."""
-    backend = family.tokenizer(family.specials)
-    cls, sep = family.specials["cls_token"], family.specials["sep_token"]
-    between = [sep, sep] if cls == "<s>" else [sep]
-    second = ":1" if family.type_ids else ""
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=" ".join([cls, "$A", *between, f"$B{second}", f"{sep}{second}"]),
-        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
-    )
+    backend = framed(family.tokenizer(family.specials), family.specials, type_ids=family.type_ids)
     kind = getattr(transformers, family.tokenizer_class or "PreTrainedTokenizerFast")
     settings: dict[str, Any] = {"model_max_length": 512} | tokenizer_settings
     if not family.type_ids:

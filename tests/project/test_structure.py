@@ -16,11 +16,11 @@ LAYERS = [
     ["service.engine.native"],
     ["service.engine.parameters", "service.engine.probes"],
     ["service.engine.artifact"],
-    ["service.engine.wordpiece"],
     ["service.engine.tokenization"],
     ["service.engine.windowing"],
     ["service.engine.encoder", "service.engine.session"],
     ["service.engine.spans"],
+    ["service.engine.decoding"],
     ["service.engine.answering"],
     ["service.batching"],
     ["service.schemas", "service.metrics", "service.problems"],
@@ -115,7 +115,7 @@ def test_only_settings_read_the_environment(file: Path) -> None:
         and getattr(node, "attr", getattr(node, "id", getattr(node, "name", "")))
         in ("environ", "environb", "getenv", "getenvb")
     ]
-    # service/__init__.py sets one variable for ONNX Runtime before anything can import it.
+    # service/__init__.py sets what libraries read when they are imported.
     if dotted(file) not in ("service.settings", "service"):
         assert not reads
 

@@ -1,0 +1,166 @@
+"""Small tokenizers of every kind there is, trained on the project's own texts; no model, no torch."""
+
+from collections.abc import Callable
+from io import BytesIO
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+from service.engine.probes import probes
+
+VOCABULARY = 400
+TEXTS = list(dict.fromkeys(context for _, context in probes()))
+Specials = dict[str, str]
+
+BERT = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+# As RoBERTa: the pad id is 1, not 0.
+ROBERTA = {
+    "cls_token": "<s>",
+    "pad_token": "<pad>",
+    "sep_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+
+
+def word_piece(specials: Specials, *, lowercase: bool = True) -> Tokenizer:
+    backend = Tokenizer(models.WordPiece(unk_token=specials["unk_token"]))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=VOCABULARY, special_tokens=_order(specials), show_progress=False
+    )
+    backend.train_from_iterator(TEXTS, trainer)
+    return backend
+
+
+def cased_word_piece(specials: Specials) -> Tokenizer:
+    return word_piece(specials, lowercase=False)
+
+
+def byte_level(specials: Specials) -> Tokenizer:
+    """As GPT-2, and DeBERTa, which leaves the space before a word in its offsets."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=_order(specials),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXTS, trainer)
+    return backend
+
+
+def unigram(specials: Specials) -> Tokenizer:
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("  ", " ")])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=_order(specials),
+        unk_token=specials["unk_token"],
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXTS, trainer)
+    return backend
+
+
+def roberta(specials: Specials) -> Tokenizer:
+    """As RoBERTa's own: offsets are trimmed of white space by the post-processor."""
+    backend = byte_level(specials)
+    frame = [(specials[name], backend.token_to_id(specials[name])) for name in ("sep_token", "cls_token")]
+    backend.post_processor = processors.RobertaProcessing(*frame, trim_offsets=True, add_prefix_space=False)
+    return backend
+
+
+def robbert(specials: Specials) -> Tokenizer:
+    """As RobBERT's own: a space is put before every word, and trimming takes off a letter for it."""
+    backend = byte_level(specials)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)]
+    )
+    frame = [(specials[name], backend.token_to_id(specials[name])) for name in ("sep_token", "cls_token")]
+    backend.post_processor = processors.RobertaProcessing(*frame, trim_offsets=True, add_prefix_space=True)
+    return backend
+
+
+def sentence_piece(specials: Specials) -> Tokenizer:
+    """As XLM-RoBERTa and DeBERTa-v3: Unigram behind SentencePiece's own table of normal forms."""
+    written = BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS),
+        model_writer=written,
+        vocab_size=VOCABULARY,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    model = sentencepiece_model_pb2.ModelProto.FromString(written.getvalue())  # type: ignore[attr-defined]
+    pieces = [(piece.piece, piece.score) for piece in model.pieces if piece.type == 1]
+    added = _order(specials)
+    vocabulary = [(token, 0.0) for token in added] + pieces
+    backend = Tokenizer(models.Unigram(vocabulary, added.index(specials["unk_token"])))
+    backend.normalizer = normalizers.Sequence(
+        [
+            normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap),
+            normalizers.Replace("  ", " "),
+        ]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    backend.add_special_tokens(added)
+    return backend
+
+
+# What has no post-processor of its own is framed by `framed`.
+KINDS: dict[str, tuple[Callable[[Specials], Tokenizer], Specials]] = {
+    "word_piece": (word_piece, BERT),
+    "cased_word_piece": (cased_word_piece, BERT),
+    "byte_level": (byte_level, BERT),
+    "roberta": (roberta, ROBERTA),
+    "robbert": (robbert, ROBERTA),
+    "unigram": (unigram, BERT),
+    "sentence_piece": (sentence_piece, ROBERTA),
+}
+
+
+def framed(backend: Tokenizer, specials: Specials, *, type_ids: bool) -> Tokenizer:
+    """With the template of its family: one separator between two texts, or two as RoBERTa."""
+    cls, sep = specials["cls_token"], specials["sep_token"]
+    between = [sep, sep] if cls == "<s>" else [sep]
+    second = ":1" if type_ids else ""
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=" ".join([cls, "$A", *between, f"$B{second}", f"{sep}{second}"]),
+        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
+    )
+    return backend
+
+
+def tokenizer_of(kind: str) -> Tokenizer:
+    """A new one of KINDS, with its post-processor."""
+    make, specials = KINDS[kind]
+    backend = make(specials)
+    return backend if backend.post_processor else framed(backend, specials, type_ids=True)
+
+
+def _order(specials: Specials) -> list[str]:
+    return list(dict.fromkeys(specials.values()))
