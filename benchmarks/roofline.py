@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import load_artifact
 from service.engine.cpu import available_cpus, cpu_model
+from service.engine.kernel import KERNEL
 from service.engine.windowing import Window
 
 # (rows, inner, columns): the model's own shapes at 384 tokens, and ones large enough for any cache plan.
@@ -73,14 +74,14 @@ def main() -> int:
     artifact = load_artifact(options.artifact)
     graph = onnx.load(str(artifact.model_path))
     ways = [QuestionAnswerer(artifact, threads=options.threads)]
-    if ways[0].runtime == "kernel":
+    if ways[0].graph.name == KERNEL:
         ways.append(QuestionAnswerer(artifact, threads=options.threads, kernel=False))
     for tokens in options.lengths:
         operations = weight_operations(graph, tokens)
         for answerer in ways:
             seconds = _median(partial(answerer.infer, [_window(tokens)]))
             print(
-                f"{answerer.runtime:<12}at {tokens:>4} tokens {seconds * 1000:>7.2f} ms, "
+                f"{answerer.graph.name:<12}at {tokens:>4} tokens {seconds * 1000:>7.2f} ms, "
                 f"{operations / 1e9:.2f} G operations with weights: {operations / seconds / 1e9:.0f} GOPS, "
                 f"{operations / seconds / peak:.0%} of peak"
             )

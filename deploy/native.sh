@@ -37,4 +37,4 @@ if ! command -v "${compiler%% *}" >/dev/null 2>&1; then
     compiler="$work/venv/bin/python -m ziglang cc -target $machine-linux-gnu.2.28"
 fi
 [ "$machine" != x86_64 ] \
-    || library encoder -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+    || library operator -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni

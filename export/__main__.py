@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 from transformers.utils.logging import disable_progress_bar
 
-from export import choose, convert, describe, manifest, optimize, pack, quantize, smooth, verify
+from export import choose, convert, kernel_graph, manifest, optimize, pack, quantize, smooth, verify
 from export.errors import ExportError
 from export.evaluate import evaluate
 from export.source import Source, resolve
@@ -24,6 +24,7 @@ from export.squad import DataError
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import MODEL_FILE, TOKENIZER_FILE, load_artifact
 from service.engine.cpu import TARGETS, supports
+from service.engine.kernel import PORTABLE
 from service.errors import QAError
 
 
@@ -76,11 +77,11 @@ def _build(
         folder.mkdir(exist_ok=True)
         pack.pack(graph, folder)
         if precision == "int8":
-            describe.describe(folder)
+            kernel_graph.write_kernel_graph(folder, facts.max_length)
         shutil.copy(work / TOKENIZER_FILE, folder)
         described(folder, recipe, precision, {}, None)
         answerer = QuestionAnswerer(load_artifact(folder))
-        if answerer.runtime == "onnxruntime":
+        if answerer.graph.name == PORTABLE:
             return (answerer,)
         return answerer, QuestionAnswerer(answerer.artifact, kernel=False)
 
@@ -168,7 +169,7 @@ def _build(
                 "file": file.name,
                 "questions": own.questions,
                 "fp32": fp32.scores(),
-                "runtime": chosen.ways[0].runtime,
+                "graph": chosen.ways[0].graph,
                 "chosen": own.scores(),
             }
             for file, fp32, own in entries

@@ -30,7 +30,7 @@ class Candidate:
 class Measured:
     """What was measured of one way to run a candidate; `shortfall` says what it lacks, "" for nothing."""
 
-    runtime: str
+    graph: str
     milliseconds: float
     comparison: Comparison
     evaluation: Evaluation | None
@@ -61,10 +61,10 @@ class Result:
         row: dict[str, Any] = {
             "recipe": self.candidate.recipe.name,
             "bytes": size(self.candidate.folder),
-            "runtime": self.ways[0].runtime,
+            "graph": self.ways[0].graph,
         }
         row |= self.ways[0].row() | {"verdict": self.verdict}
-        return row | {way.runtime: way.row() for way in self.ways[1:]}
+        return row | {way.graph: way.row() for way in self.ways[1:]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def choose(
         for answerer, speed in zip(candidate.answerers, own, strict=True):
             ways.append(_measure(reference, scores, candidate.recipe, answerer, speed, gate, judge))
             judge = judge and not ways[-1].shortfall
-        short = [f"{way.shortfall} ({way.runtime})" for way in ways if way.shortfall]
+        short = [f"{way.shortfall} ({way.graph})" for way in ways if way.shortfall]
         verdict = "slower than the chosen" if chosen else "; ".join(short) or "chosen"
         result = Result(candidate, tuple(ways), verdict)
         results.append(result)
@@ -126,12 +126,12 @@ def _measure(
     if judge and scores is None and comparison.error > MAX_ERROR:
         shortfall = f"logit error over {MAX_ERROR}"
     elif judge and scores is not None and gate.file is not None:
-        label = f"evaluate {recipe.name} by {answerer.runtime}"
+        label = f"evaluate {recipe.name} by {answerer.graph.name}"
         evaluation = evaluate(answerer, gate.file, gate.limit, label)
         ratio = evaluation.f1 / scores.f1 if scores.f1 else 1.0  # nothing to lose
         if ratio < gate.min_f1_ratio:
             shortfall = f"F1 only {ratio:.4f} of fp32's"
-    return Measured(answerer.runtime, speed, comparison, evaluation, shortfall)
+    return Measured(answerer.graph.name, speed, comparison, evaluation, shortfall)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -144,7 +144,7 @@ def table(results: Sequence[Result]) -> str:
             scores = way.evaluation
             em, f1 = (f"{scores.exact_match:.2f}", f"{scores.f1:.2f}") if scores else ("-", "-")
             lines.append(
-                f"{'' if number else result.candidate.recipe.name:<26}{way.runtime:<12}"
+                f"{'' if number else result.candidate.recipe.name:<26}{way.graph:<12}"
                 f"{size(result.candidate.folder) / 1e6:>8.1f}{way.milliseconds:>8.2f}"
                 f"{way.comparison.error:>8.4f}{way.comparison.agreement:>8.1%}{em:>8}{f1:>8}  "
                 f"{'' if number else result.verdict}".rstrip()

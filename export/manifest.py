@@ -1,4 +1,4 @@
-"""Owns manifest.json, format 1, and the folder it completes; knows not how its contents were made."""
+"""Owns manifest.json, format 2, and the folder it completes; knows not how its contents were made."""
 
 import hashlib
 import importlib.metadata
@@ -14,8 +14,8 @@ from export.convert import TokenizerFacts
 from export.errors import ExportError
 from export.source import Source
 from service.engine.artifact import (
-    ENCODER_FILE,
     FORMAT,
+    KERNEL_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
@@ -58,8 +58,8 @@ def write(
                 "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
                 "bytes": (folder / name).stat().st_size,
             }
-            for name in (MODEL_FILE, WEIGHTS_FILE, ENCODER_FILE, TOKENIZER_FILE)
-            if (folder / name).is_file()  # not all models have an encoder.json
+            for name in (MODEL_FILE, WEIGHTS_FILE, KERNEL_FILE, TOKENIZER_FILE)
+            if (folder / name).is_file()  # most architectures have no second graph
         },
         "quality": dict(quality),
     }

@@ -84,7 +84,7 @@ def _check(settings: Settings, options: argparse.Namespace) -> int:
     ((answer,),) = answerer.answer([_PROBE])
     source = artifact.manifest["source"]["id"]
     print(f"{artifact.path}: {source}, {artifact.precision} for {artifact.target}; files intact")
-    print(f"run by {answerer.runtime}")
+    print(f"graph: {answerer.graph.name} {answerer.graph.reason}".rstrip())
     print(f"{_PROBE[0]} -> {answer.answer} (score {answer.score:.4f})")
     return 0
 

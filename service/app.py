@@ -60,12 +60,16 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
         facts = {
             "service": {
                 "version": __version__,
-                # Not imported for that: where the kernel runs the model, ONNX Runtime is not in memory.
                 "onnxruntime": version("onnxruntime"),
                 "tokenizers": version("tokenizers"),
             },
             "cpu": {"model": cpu_model(), "threads": answerer.threads},
-            "model": {"path": str(settings.model), "runtime": answerer.runtime, **answerer.artifact.manifest},
+            "model": {
+                "path": str(settings.model),
+                "graph": answerer.graph.name,
+                "graph_reason": answerer.graph.reason or None,
+                **answerer.artifact.manifest,
+            },
             "limits": {
                 name: value
                 for name, value in asdict(settings).items()

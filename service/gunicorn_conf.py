@@ -12,9 +12,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import Artifact
-from service.engine.encoder import Encoder
 from service.settings import Settings
 from service.shortcut import ShortcutWorker
 
@@ -29,15 +27,13 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a heartbeat file, created unna
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type information
     """gunicorn started from code, so that Settings is injected instead of read again.
 
-    The artifact is verified once, before anything forks, and where the kernel runs it loaded once, too:
-    the workers share its memory. ONNX Runtime is imported in the workers only: it starts threads when
-    it is imported, which a fork loses, and then aborts at exit.
+    The artifact is verified once, before anything forks. ONNX Runtime is imported in the workers only: it
+    starts threads when it is imported, which a fork loses, and then aborts at exit.
     """
 
     def __init__(self, settings: Settings, artifact: Artifact) -> None:
         self.settings = settings
         self.artifact = artifact
-        self.answerer = self._load_model() if settings.kernel and Encoder.runs(artifact) else None
         super().__init__()
 
     def load_config(self) -> None:
@@ -46,12 +42,11 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
 
     def load(self) -> Flask:
         """Called in each worker, after the fork."""
-        from service.app import create_app  # its figures want a folder that is named by then
+        from service.app import create_app  # its metrics want a folder that is named by then
+        from service.engine.answering import QuestionAnswerer
 
-        return create_app(self.settings, self.answerer or self._load_model())
-
-    def _load_model(self) -> QuestionAnswerer:
-        return QuestionAnswerer.with_settings(self.artifact, self.settings, concurrent=True)
+        answerer = QuestionAnswerer.with_settings(self.artifact, self.settings, concurrent=True)
+        return create_app(self.settings, answerer)
 
 
 def options(settings: Settings) -> dict[str, Any]:

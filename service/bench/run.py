@@ -143,7 +143,7 @@ def _report(
             "recipe": manifest.get("recipe"),
             "sha256": manifest["files"][WEIGHTS_FILE]["sha256"],
             "threads": answerer.threads,
-            "runtime": answerer.runtime,
+            "graph": answerer.graph.name,
         },
         "questions": {
             "file": str(options.questions) if options.questions else "built in",

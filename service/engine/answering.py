@@ -3,22 +3,19 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from service.engine.artifact import Artifact
 from service.engine.cpu import available_cpus
 from service.engine.decoding import Answer as Answer
 from service.engine.decoding import decode
-from service.engine.encoder import Encoder
+from service.engine.kernel import Graph
 from service.engine.memory import keep_memory
 from service.engine.parameters import Parameters
+from service.engine.session import Session
 from service.engine.tokenization import TextTokenizer, TokenizedText
 from service.engine.windowing import Window, WindowLogits, build_window, plan_windows
 from service.errors import InvalidInput
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from service.engine.session import Session
 
 # Most tokens, padding included, of one call of the session.
 TOKEN_BUDGET = 384
@@ -56,8 +53,7 @@ class QuestionAnswerer:
     ) -> None:
         """Load tokenizer and model; `threads` None takes every CPU this process may use.
 
-        `concurrent` readies it for narrow runs, see `infer`. `kernel` lets the project's own kernel run
-        what it can; without, and for all else, ONNX Runtime runs the graph.
+        `concurrent` readies it for narrow runs, see `infer`. `kernel` False keeps to the portable graph.
 
         Raises ArtifactError where either cannot be loaded.
         """
@@ -65,15 +61,13 @@ class QuestionAnswerer:
         self.artifact = artifact
         self.threads = threads or available_cpus()
         self._tokenizer = TextTokenizer(artifact)
-        self._model: Encoder | Session
-        if kernel and Encoder.runs(artifact):
-            self._model = Encoder(artifact, threads=self.threads)
-        else:
-            from service.engine import session  # only here: ONNX Runtime takes 50 MB
-
-            self._model = session.Session(
-                artifact, threads=self.threads, token_budget=token_budget, concurrent=concurrent
-            )
+        self._session = Session(
+            artifact,
+            threads=self.threads,
+            token_budget=token_budget,
+            concurrent=concurrent,
+            kernel=kernel,
+        )
 
     @classmethod
     def with_settings(
@@ -89,9 +83,9 @@ class QuestionAnswerer:
         )
 
     @property
-    def runtime(self) -> str:
-        """What runs the model: "kernel" or "onnxruntime"."""
-        return "kernel" if isinstance(self._model, Encoder) else "onnxruntime"
+    def graph(self) -> Graph:
+        """The graph that was loaded, and why it is not the faster one where it is not."""
+        return self._session.graph
 
     def answer(
         self, items: Sequence[tuple[str, str]], parameters: Parameters | None = None
@@ -148,7 +142,7 @@ class QuestionAnswerer:
 
         `narrow` takes one core, so that as many calls as there are cores may run side by side.
         """
-        return self._model.run(windows, narrow=narrow)
+        return self._session.run(windows, narrow=narrow)
 
     def decode(self, prepared: Prepared, logits: Sequence[WindowLogits]) -> list[Answer]:
         """Turn the logits of `prepared.windows` into answers, best first; never empty."""

@@ -9,17 +9,18 @@ from typing import Any
 from service.engine import cpu
 from service.errors import ArtifactError
 
-FORMAT = 1
+FORMAT = 2
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"  # beside it, by ONNX's rule for external data
 TOKENIZER_FILE = "tokenizer.json"
-ENCODER_FILE = "encoder.json"  # where the kernel finds what in the weights; absent for most architectures
+# The same function over the same weights for CPUs with AVX-512 VNNI; most architectures have none.
+KERNEL_FILE = "model.avx512_vnni.onnx"
 MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A verified model folder; the fields are those of manifest.json, format 1.
+    """A verified model folder; the fields are those of manifest.json, format 2.
 
     `inputs` are the graph's input names, `start_output`/`end_output` its logits by name,
     `max_length` the most tokens one window may have (specials included), `null_threshold` the

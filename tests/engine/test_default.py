@@ -20,11 +20,11 @@ LIGHTHOUSE = (
 FILLER = "The harbour was quiet, and the boats lay side by side without a sound. " * 60
 
 
-@pytest.fixture(scope="module", params=["kernel", "onnxruntime"])
+@pytest.fixture(scope="module", params=["avx512_vnni", "portable"])
 def answerer(request: pytest.FixtureRequest) -> QuestionAnswerer:
-    made = QuestionAnswerer(load_artifact(DEFAULT_MODEL), kernel=request.param == "kernel")
-    if made.runtime != request.param:
-        pytest.skip("the kernel is not compiled, or this CPU has no AVX-512 VNNI")
+    made = QuestionAnswerer(load_artifact(DEFAULT_MODEL), kernel=request.param == "avx512_vnni")
+    if made.graph.name != request.param:
+        pytest.skip(made.graph.reason)
     return made
 
 
@@ -53,7 +53,7 @@ def test_it_knows_when_it_does_not_know(answerer: QuestionAnswerer) -> None:
 
 
 def test_both_ways_to_run_it_agree(answerer: QuestionAnswerer) -> None:
-    other = QuestionAnswerer(answerer.artifact, kernel=answerer.runtime != "kernel")
+    other = QuestionAnswerer(answerer.artifact, kernel=answerer.graph.name != "avx512_vnni")
     same = 0
     for question, context in probes():
         ((ours,),), ((theirs,),) = (each.answer([(question, context)]) for each in (answerer, other))

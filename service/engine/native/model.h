@@ -1,42 +1,46 @@
-/* Owns what an encoder is to the kernel: its shape, its weights, one run's memory; computes nothing. */
+/* Owns the encoder's parameters as the kernel reads them; computes nothing. */
 #ifndef QA_MODEL_H
 #define QA_MODEL_H
 
 #include <stdint.h>
 
-enum { PANEL = 64, TILE = 6, MAX_TOKENS = 512 };
-enum { GELU = 0, RELU = 1 };
+/* Columns of a weight panel, rows of a register tile, and the limits of the 32-bit sums of attention. */
+enum { PANEL = 64, TILE = 6, MAX_TOKENS = 512, MAX_LAYERS = 63, MAX_HEAD_WIDTH = 64 };
+enum { IDENTITY, GELU, RELU };
 
-/* y = x W + b with int8 weights; `columns` is a multiple of PANEL, the last ones may be zeros. */
+/* y = x W + b with int8 weights; `columns` is a multiple of PANEL. */
 typedef struct {
-    const int8_t *packed; /* (columns / PANEL, inner / 4, PANEL, 4) */
-    const float *scale;   /* (columns) of the weights */
-    const float *sums;    /* (columns) scale times the sum of the column's weights */
-    const float *bias;    /* (columns) */
-    const float *smooth;  /* (inner) factors of the input before it is rounded, or NULL */
+    const int8_t *packed;     /* (columns / PANEL, inner / 4, PANEL, 4) */
+    const float *scale;       /* (columns) of the weights */
+    const float *column_sums; /* (columns) scale times the sum of the column's weights */
+    const float *bias;        /* (columns) */
+    const float *smooth;      /* (inner) factors of the input before it is quantized, or NULL */
     int32_t inner, columns;
-} Product;
+} Linear;
 
 typedef struct {
-    const float *gain, *shift; /* (hidden) */
-} Norm;
+    const float *gamma, *beta; /* (hidden) */
+} LayerNorm;
 
 typedef struct {
-    Product qkv, out, up, down;
-    Norm after_attention, after_down;
+    Linear qkv, out, up, down;
+    LayerNorm after_attention, after_feed_forward;
 } Layer;
 
-/* One embedding table of unsigned bytes: value = scale * (byte - zero). */
+/* An embedding table in unsigned bytes: value = scale * (byte - zero_point). */
 typedef struct {
     const uint8_t *rows; /* (count, hidden), or NULL where the model has no such table */
-    int32_t count;
-    float scale, zero;
+    int64_t count;
+    float scale, zero_point;
 } Table;
 
 typedef struct {
     Table words, positions, types;
-    Norm after_embedding;
-    const Layer *layers;
+} Tables;
+
+typedef struct {
+    LayerNorm after_embedding;
+    Layer layers[MAX_LAYERS];
     const float *head; /* (2, hidden) */
     float head_bias[2];
     float epsilon;

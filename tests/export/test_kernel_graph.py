@@ -1,16 +1,17 @@
-"""Which graphs are the kernel's, and that it computes of them what ONNX Runtime does."""
+"""Which graphs the custom operator takes, and that it computes of them what the portable graph does."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from export.__main__ import main
-from service.engine import native
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import load_artifact
+from service.engine.kernel import KERNEL, PORTABLE, choose_graph
 from service.engine.parameters import Parameters
 from service.engine.probes import probes
 from tests.export.families import FAMILIES, build
@@ -43,17 +44,18 @@ def exported(
         ("electra", {"initializer_range": 0.2, "embedding_size": 64}),
     ],
 )
-def test_bert_and_its_kin_are_the_kernels(
+def test_bert_and_its_kin_get_a_second_graph(
     name: str, sizes: dict[str, object], recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answerer = exported(name, tmp_path, monkeypatch, recipe, **sizes)
-    assert (answerer.artifact.path / "encoder.json").is_file()
-    assert "encoder.json" in answerer.artifact.manifest["files"]
-    if native.encoder() is None:
-        pytest.skip("the kernel is not compiled, or this CPU has no AVX-512 VNNI")
-    assert answerer.runtime == "kernel"
+    assert "model.avx512_vnni.onnx" in answerer.artifact.manifest["files"]
+    for graph in ("model.onnx", "model.avx512_vnni.onnx"):
+        onnx.checker.check_model(str(answerer.artifact.path / graph))
+    if choose_graph(answerer.artifact).name != KERNEL:
+        pytest.skip(choose_graph(answerer.artifact).reason)
+    assert answerer.graph.name == KERNEL
     other = QuestionAnswerer(answerer.artifact, kernel=False)
-    assert other.runtime == "onnxruntime"
+    assert other.graph.name == PORTABLE
     windows = [
         window
         for question, context in probes()[::2]
@@ -67,9 +69,9 @@ def test_bert_and_its_kin_are_the_kernels(
     error = np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std()
     assert error < 0.1, error
     row = answerer.artifact.manifest["quality"]["candidates"][0]
-    assert row["runtime"] == "kernel"
+    assert row["graph"] == KERNEL
     # A range for every row is finer, though not for every random model.
-    assert row["logit_error"] < 1.1 * row["onnxruntime"]["logit_error"]
+    assert row["logit_error"] < 1.1 * row[PORTABLE]["logit_error"]
 
 
 @pytest.mark.parametrize(
@@ -86,11 +88,11 @@ def test_bert_and_its_kin_are_the_kernels(
         ("albert", "fused-int8-per-channel", {}),
     ],
 )
-def test_other_graphs_are_left_to_onnx_runtime(
+def test_other_models_have_the_portable_graph_alone(
     name: str, recipe: str, sizes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answerer = exported(name, tmp_path, monkeypatch, recipe, **sizes)
-    assert answerer.runtime == "onnxruntime"
-    assert not (answerer.artifact.path / "encoder.json").exists()
+    assert answerer.graph.name == PORTABLE
+    assert not (answerer.artifact.path / "model.avx512_vnni.onnx").exists()
     manifest = json.loads((answerer.artifact.path / "manifest.json").read_text())
-    assert "encoder.json" not in manifest["files"]
+    assert "model.avx512_vnni.onnx" not in manifest["files"]
