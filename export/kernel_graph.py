@@ -1,11 +1,12 @@
-"""Owns the second graph of an int8 artifact: its encoder as one node of the service's operator; packs no weights.
+"""Owns the second graph of an int8 artifact: its encoder as one node of our operator; packs no weights.
 
-The operator (service/engine/native/operator.c, where its inputs and attributes are listed) computes what a fused
-int8 BERT graph says. This module walks such a graph from inputs to logits, and writes the node over the same
-initializers in the same file of weights.
+The operator (service/engine/native/operator.c, where its inputs and attributes are listed) computes what a
+fused int8 BERT graph says. This module walks such a graph from inputs to logits, and writes the node over
+the same initializers in the same file of weights.
 """
 
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,22 @@ _PANEL, _MOST_TOKENS, _MOST_LAYERS, _WIDEST_HEAD = 64, 512, 63, 64
 _ACTIVATIONS = {"Gelu": 0, "Relu": 1}
 
 
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """Names of a quantized product's tensors; `smooth` is "" where its input is not scaled before."""
+
+    weights: str
+    scale: str
+    bias: str
+    smooth: str
+
+
 class _UnsupportedError(Exception):
     """The graph is not one that the operator computes."""
 
 
 def write_kernel_graph(folder: Path, max_length: int) -> bool:
-    """Write the second graph into a packed artifact folder; False, and no file, where the operator cannot run it.
+    """Write the second graph into a packed artifact folder; False, and no file, where that cannot be.
 
     `max_length` is the most tokens that a window of the artifact may have.
     """
@@ -111,20 +122,20 @@ class _Graph:
             and not _attribute(attention, "unidirectional", 0)
         )
         _need(not self._values(attention.input[7]).any())
-        qkv = (attention.input[1], attention.input[4], attention.input[2])
-        smoothed = [self._linear(*qkv, smooth, (hidden, 3 * hidden))]
-        *out, name = self._product(attention.output[0])
-        smoothed.append(self._linear(*out, (hidden, hidden)))
+        qkv = _Linear(attention.input[1], attention.input[4], attention.input[2], smooth)
+        smoothed = [self._linear(qkv, (hidden, 3 * hidden))]
+        out, name = self._product(attention.output[0])
+        smoothed.append(self._linear(out, (hidden, hidden)))
         after_attention, middle = self._residual(name, states)
-        *up, name = self._product(middle)
-        inner = int(self._tensors[up[0]].dims[1]) if up[0] in self._tensors else 0
+        up, name = self._product(middle)
+        inner = int(self._tensors[up.weights].dims[1]) if up.weights in self._tensors else 0
         _need(inner % _PANEL == 0)
-        smoothed.append(self._linear(*up, (hidden, inner)))
+        smoothed.append(self._linear(up, (hidden, inner)))
         activation = self._next(name)
         _need(activation.op_type in _ACTIVATIONS)
         _need(_attribute(activation, "approximate", b"none") == b"none")
-        *down, name = self._product(activation.output[0])
-        smoothed.append(self._linear(*down, (inner, hidden)))
+        down, name = self._product(activation.output[0])
+        smoothed.append(self._linear(down, (inner, hidden)))
         after_feed_forward, result = self._residual(name, middle)
         self._norm(after_attention, hidden)
         self._norm(after_feed_forward, hidden)
@@ -179,7 +190,7 @@ class _Graph:
         return norm, norm.output[0]
 
     def _quantized(self, name: str) -> tuple[str, str, onnx.NodeProto]:
-        """How `name` is quantized for a product: the bytes' name, the smoothing factors or "", the product."""
+        """How `name` is quantized for a product: its bytes, the smoothing factors or "", the product."""
         for node in self._users[name]:
             if node.op_type == "DynamicQuantizeLinear":
                 return node.output[0], "", self._next(node.output[0])
@@ -188,8 +199,8 @@ class _Graph:
                 return quantize.output[0], node.input[1], self._next(quantize.output[0])
         raise _UnsupportedError
 
-    def _product(self, name: str) -> tuple[str, str, str, str, str]:
-        """Names of weights, scales, bias, smoothing factors and result of the product of `name`."""
+    def _product(self, name: str) -> tuple[_Linear, str]:
+        """The product of `name`, and the name of its result."""
         _, smooth, product = self._quantized(name)
         _need(product.op_type == "MatMulInteger" and not self._values(product.input[3]).any())
         scaled = self._next(self._next(product.output[0], "Cast").output[0], "Mul")
@@ -198,26 +209,26 @@ class _Graph:
         addition = self._next(scaled.output[0], "Add")
         biases = [name for name in addition.input if name in self._tensors]
         _need(len(biases) == 1)
-        return product.input[1], scales[0].input[1], biases[0], smooth, addition.output[0]
+        return _Linear(product.input[1], scales[0].input[1], biases[0], smooth), addition.output[0]
 
-    def _linear(self, weights: str, scale: str, bias: str, smooth: str, shape: tuple[int, int]) -> int:
+    def _linear(self, linear: _Linear, shape: tuple[int, int]) -> int:
         """Take a product's tensors; 1 where it is smoothed, else 0."""
-        self._take(weights, onnx.TensorProto.INT8, shape)
-        self._take(scale, onnx.TensorProto.FLOAT, shape[1:])
-        self._take(bias, onnx.TensorProto.FLOAT, shape[1:])
-        if smooth:
-            self._take(smooth, onnx.TensorProto.FLOAT, shape[:1])
-        return int(bool(smooth))
+        self._take(linear.weights, onnx.TensorProto.INT8, shape)
+        self._take(linear.scale, onnx.TensorProto.FLOAT, shape[1:])
+        self._take(linear.bias, onnx.TensorProto.FLOAT, shape[1:])
+        if linear.smooth:
+            self._take(linear.smooth, onnx.TensorProto.FLOAT, shape[:1])
+        return int(bool(linear.smooth))
 
     def _head(self, states: str, hidden: int) -> tuple[list[str], list[str]]:
         """The inputs of the product to the logits, and the names of both logits."""
-        weights, scale, bias, smooth, output = self._product(states)
-        _need(not smooth)
+        head, output = self._product(states)
+        _need(not head.smooth)
         sides = [self._next(name, "Squeeze").output[0] for name in self._next(output, "Split").output]
         _need(sides == ["start_logits", "end_logits"])
         at = len(self._inputs)
-        self._take(weights, onnx.TensorProto.INT8, (hidden, 2))
-        for name in (scale, bias):  # few values, often one scale for both
+        self._take(head.weights, onnx.TensorProto.INT8, (hidden, 2))
+        for name in (head.scale, head.bias):  # few values, often one scale for both
             self._add(f"{name}_head", np.broadcast_to(self._values(name).ravel(), (2,)))
         taken = self._inputs[at:]
         del self._inputs[at:]

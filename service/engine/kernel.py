@@ -1,8 +1,8 @@
 """Owns the choice of the graph: the portable one, or the one for this CPU and its operator; runs neither.
 
-`deploy/native.sh` compiles native/operator.c, a custom operator of ONNX Runtime, when an environment is made. An
-artifact may hold a second graph over the same weights whose encoder is one node of that operator. Where the CPU,
-the library or that graph is missing, the portable graph gives the same answers, more slowly.
+`deploy/native.sh` compiles native/operator.c, a custom operator of ONNX Runtime, when an environment is made.
+An artifact may hold a second graph over the same weights whose encoder is one node of that operator. Where
+the CPU, the library or that graph is missing, the portable graph gives the same answers, more slowly.
 """
 
 import platform

@@ -1,4 +1,4 @@
-"""Owns the ONNX Runtime sessions of one model: batches of windows in, logits out; knows no text and no spans."""
+"""Owns the ONNX Runtime sessions of one model: batches of windows in, logits out; knows no text."""
 
 import logging
 from collections.abc import Sequence
@@ -113,7 +113,8 @@ def _load(graph: Graph, threads: int) -> ort.InferenceSession:
     options.enable_cpu_mem_arena = False
     try:
         if graph.name == KERNEL:
-            options.add_session_config_entry("qa_onnx.threads", str(threads))  # no interface tells an operator
+            # The interface for operators does not tell the session's number of threads.
+            options.add_session_config_entry("qa_onnx.threads", str(threads))
             options.register_custom_ops_library(str(LIBRARY))
         return ort.InferenceSession(
             str(graph.path),

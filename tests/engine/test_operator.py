@@ -1,4 +1,4 @@
-"""The custom operator against the same encoder in NumPy's float64, at every length, with any number of threads."""
+"""The custom operator against the same encoder in NumPy's float64, at many lengths and numbers of threads."""
 
 import math
 import threading
