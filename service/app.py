@@ -1,7 +1,10 @@
 """Owns the HTTP routes; knows neither how answers are found nor how the process was started."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
+from http import HTTPStatus
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,14 +18,19 @@ from service.predict import DEADLINE_HEADER, Predictor
 from service.problems import Reply
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_JSON = "application/json"
+
 
 def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     """The WSGI application around one loaded model."""
     app = Flask("service", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["DRAINING"] = False  # set by the server once it has been told to stop
-    # For a server that answers plain questions itself.
-    app.extensions["predictor"] = predictor = Predictor(settings, answerer)
+    predictor = Predictor(settings, answerer)
+    app.wsgi_app = _refuse_when_full(app.wsgi_app, predictor)  # type: ignore[assignment, method-assign] # as Flask documents
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
@@ -81,5 +89,23 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     return app
 
 
+def _refuse_when_full(application: "WSGIApplication", predictor: Predictor) -> "WSGIApplication":
+    """Middleware that refuses every POST, which is how questions come, while all places are taken.
+
+    In an overload what a refusal costs is missing at the answers, so this comes before the framework, and
+    before the body is read: the server drops that, or ends the connection where it is long.
+    """
+
+    def refuse_or_pass(environment: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if environment["REQUEST_METHOD"] != "POST" or not predictor.full:
+            return application(environment, start_response)
+        reply = predictor.refuse()
+        headers = [("Content-Type", _JSON), ("Content-Length", str(len(reply.body))), *reply.headers]
+        start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", headers)
+        return [reply.body]
+
+    return refuse_or_pass
+
+
 def _response(reply: Reply) -> Response:
-    return Response(reply.body, reply.status, reply.headers, content_type="application/json")
+    return Response(reply.body, reply.status, reply.headers, content_type=_JSON)

@@ -3,6 +3,9 @@
 import atexit
 import os
 import shutil
+import socket
+import struct
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -10,17 +13,20 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.base import Worker
+from gunicorn.util import close_graceful
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from service.engine.artifact import Artifact
 from service.settings import Settings
-from service.shortcut import ShortcutWorker
 
-# Threads beyond those that may wait for the model: they refuse the rest and answer health checks.
+# Threads beyond those of requests that may wait for the model: they read, refuse the rest, and answer health
+# checks.
 _SPARE_THREADS = 16
 # Seconds an idle connection is kept: longer than the 60 s idle time-out of common load balancers,
 # so that the balancer, not this side, closes first and no request meets a closing socket.
 _KEEPALIVE = 75
+# Seconds without progress after which a client that sends or takes its message in parts is cut off.
+_STALL_SECONDS = 10
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a heartbeat file, created unnamed by gunicorn
 
 
@@ -49,6 +55,26 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         return create_app(self.settings, answerer)
 
 
+class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type information
+    """gunicorn's threaded worker, in which clients that stall or do not close hold up only their own thread.
+
+    gunicorn waits for stalled clients without limit, and for up to 2 s for clients to close their side, the
+    latter in the event loop, where it delays every other connection; neither has a setting.
+    """
+
+    def handle(self, conn: TConn) -> object:
+        """Handle one request, in a thread; what gunicorn returns is False where the connection is to end."""
+        if not conn.initialized:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALL_SECONDS, 0))
+        kept = super().handle(conn)
+        if kept is False:
+            with suppress(OSError):  # closed already
+                close_graceful(conn.sock.dup())
+                conn.sock.shutdown(socket.SHUT_RD)  # so that gunicorn's own wait ends at once
+        return kept
+
+
 def options(settings: Settings) -> dict[str, Any]:
     """gunicorn's own settings for ours."""
     # An address with colons is IPv6 and needs brackets beside a port.
@@ -57,7 +83,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "bind": f"{host}:{settings.port}",
         "proc_name": "qa-onnx",
         "workers": settings.workers,
-        "worker_class": ShortcutWorker,
+        "worker_class": Worker,
         "threads": settings.max_waiting + 1 + _SPARE_THREADS,
         "keepalive": _KEEPALIVE,
         "graceful_timeout": settings.drain_seconds,
@@ -91,7 +117,7 @@ def _figures_folder() -> dict[str, Any]:
 
     atexit.register(remove)
 
-    def forget(_: Arbiter, worker: Worker) -> None:
+    def forget(_: Arbiter, worker: ThreadWorker) -> None:
         """What a worker counted stays; what it had under way is gone."""
         # Imported before the variable below is set, the library would keep figures to the process.
         from prometheus_client.multiprocess import mark_process_dead
@@ -110,7 +136,7 @@ def _announce(arbiter: Arbiter) -> None:
         arbiter.log.info("Serving %s at %s", server.artifact.path, listener)
 
 
-def _notice_draining(worker: Worker, request: object) -> None:
+def _notice_draining(worker: ThreadWorker, request: object) -> None:
     """Once stopping, answer what arrives on open connections, but be ready no more."""
     if not worker.alive:
         worker.wsgi.config["DRAINING"] = True

@@ -1,19 +1,28 @@
-"""Owns one request for answers, from its body to its reply; knows neither web framework nor server."""
+"""Owns one request for answers, from what was asked to the answers; knows neither web framework nor server."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from service import problems, schemas
 from service.batching import Inferred, Turnstile
 from service.engine.answering import Answer, Prepared, QuestionAnswerer
 from service.errors import InvalidInput
-from service.metrics import Metrics
+from service.metrics import STAGES, Metrics
 from service.problems import Reply
 from service.settings import Settings
 
 # Seconds a client is ready to wait; the service then refuses rather than work for nobody.
 DEADLINE_HEADER = "X-Request-Timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Per item of a request its answers, best first, or why it has none; and the seconds of each stage."""
+
+    entries: list[list[Answer] | InvalidInput]
+    stages: Mapping[str, float]
 
 
 class Predictor:
@@ -34,59 +43,61 @@ class Predictor:
         """Whether a request that came now would be refused."""
         return self._turnstile.full
 
-    def refusal(self) -> Reply:
-        """The reply to requests that the server turns away, and counts in `metrics`, itself."""
+    def refuse(self) -> Reply:
+        """The reply to a request that is turned away unread, and counted here."""
+        self.metrics.refused()
         return problems.reply(self._turnstile.overloaded())
 
     def reply(self, read: Callable[[], bytes], timeout: str | None) -> Reply:
-        """Answer the request whose body `read` gives, or say why not; raises nothing.
+        """Answer the request whose JSON body `read` gives, or say why not; raises nothing.
 
-        It is read only once the request has a place, so that refusing is cheap. `timeout` is the text of
-        the client's DEADLINE_HEADER.
+        `timeout` is the text of the client's DEADLINE_HEADER.
         """
         arrived = time.monotonic()
         try:
-            with self._turnstile.admit():
-                reply = self._answer(read, timeout, arrived)
+            reply = self._reply(read, timeout, arrived)
         except Exception as error:
             reply = problems.reply(error)
         self.metrics.request(reply.status, time.monotonic() - arrived, self._turnstile.requests)
         return reply
 
-    def _answer(self, read: Callable[[], bytes], timeout: str | None, arrived: float) -> Reply:
-        """Go through the stages, and say how long each took."""
-        settings = self._settings
-        deadline = arrived + _seconds_allowed(timeout, settings.deadline_seconds)
-        asked = schemas.parse_request(read(), max_items=settings.max_items, max_top_k=settings.max_top_k)
-        entries = [self._prepare(item, deadline) for item in asked.items]
-        prepared = [entry for entry in entries if isinstance(entry, Prepared)]
-        bad = [(i, e) for i, e in enumerate(entries) if isinstance(e, InvalidInput)]
-        if not prepared:  # nothing to answer: the whole request is at fault
-            index, problem = bad[0]
-            return problems.reply(problem, index if asked.many else None)
-        tokenized = time.monotonic()
-        inferred = self._turnstile.infer(prepared, deadline)
-        started = time.monotonic()
-        answers = iter(self._decode(prepared, inferred))
-        replies = [
-            schemas.problem_body(entry, index)
-            if isinstance(entry, InvalidInput)
-            else schemas.answer_body(next(answers), entry.parameters.top_k)
-            for index, entry in enumerate(entries)
-        ]
-        body = schemas.encode(replies if asked.many else replies[0])
-        stages = {
-            "tokenize": tokenized - arrived,
-            "queue": inferred.waited,
-            "infer": inferred.ran,
-            "decode": time.monotonic() - started,
-        }
+    def answer(self, asked: schemas.Request, timeout: str | None, arrived: float) -> Answered:
+        """Answer the items of a parsed request that came at `arrived`, a time of the monotonic clock.
+
+        A fault of one item is its entry, so that the others keep their answers. Raises InvalidInput for
+        the time-out, Overloaded and DeadlineExceeded.
+        """
+        deadline = arrived + _seconds_allowed(timeout, self._settings.deadline_seconds)
+        with self._turnstile.admit():
+            begun = time.monotonic()
+            items = [self._prepare(item, deadline) for item in asked.items]
+            prepared = [item for item in items if isinstance(item, Prepared)]
+            if not prepared:
+                return Answered([item for item in items if isinstance(item, InvalidInput)], {})
+            tokenized = time.monotonic()
+            inferred = self._turnstile.infer(prepared, deadline)
+            started = time.monotonic()
+            answers = iter(self._decode(prepared, inferred))
+            entries = [item if isinstance(item, InvalidInput) else next(answers) for item in items]
+        seconds = (tokenized - begun, inferred.waited, inferred.ran, time.monotonic() - started)
+        stages = dict(zip(STAGES, seconds, strict=True))
         self.metrics.answered(stages, len(prepared), sum(item.token_count for item in prepared))
-        timing = ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in stages.items())
+        return Answered(entries, stages)
+
+    def _reply(self, read: Callable[[], bytes], timeout: str | None, arrived: float) -> Reply:
+        settings = self._settings
+        asked = schemas.parse_request(read(), max_items=settings.max_items, max_top_k=settings.max_top_k)
+        answered = self.answer(asked, timeout, arrived)
+        faults = [(i, entry) for i, entry in enumerate(answered.entries) if isinstance(entry, InvalidInput)]
+        if len(faults) == len(asked.items):  # nothing was answered: the whole request is at fault
+            index, fault = faults[0]
+            return problems.reply(fault, index if asked.many else None)
+        body = schemas.encode(schemas.response_body(asked, answered.entries))
+        timing = ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in answered.stages.items())
         return Reply(200, body, (("Server-Timing", timing),))
 
     def _prepare(self, item: schemas.Question | InvalidInput, deadline: float) -> Prepared | InvalidInput:
-        """Tokenize one item; a fault stays with the item, so the others keep their answers."""
+        """Tokenize one item; a fault stays with the item."""
         if isinstance(item, InvalidInput):
             return item
         try:

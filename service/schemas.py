@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -88,6 +88,17 @@ def parse_request(body: bytes, *, max_items: int, max_top_k: int) -> Request:
         except InvalidInput as problem:
             items.append(problem)
     return Request(items, many=True)
+
+
+def response_body(asked: Request, entries: Sequence[list[Answer] | InvalidInput]) -> Any:
+    """The body that answers `asked`, with one entry per item: its answers, best first, or its fault."""
+    bodies = [
+        answer_body(entry, item.parameters.top_k)
+        if isinstance(item, Question) and not isinstance(entry, InvalidInput)
+        else problem_body(cast(InvalidInput, entry), index)
+        for index, (item, entry) in enumerate(zip(asked.items, entries, strict=True))
+    ]
+    return bodies if asked.many else bodies[0]
 
 
 def answer_body(answers: Sequence[Answer], top_k: int) -> Any:

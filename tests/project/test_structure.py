@@ -26,7 +26,6 @@ LAYERS = [
     ["service.schemas", "service.metrics", "service.problems"],
     ["service.predict"],
     ["service.app"],
-    ["service.shortcut"],
     ["service.gunicorn_conf"],
     ["service.bench"],
     ["service.bench.workload", "service.bench.machine"],
@@ -37,6 +36,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 BUILD_SIDE = {"export", "torch", "transformers", "optimum", "onnx", "huggingface_hub"}
+WEB = {"gunicorn", "werkzeug", "flask"}
 VAGUE = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
 
 
@@ -118,6 +118,50 @@ def test_only_settings_read_the_environment(file: Path) -> None:
     # service/__init__.py sets what libraries read when they are imported.
     if dotted(file) not in ("service.settings", "service"):
         assert not reads
+
+
+def private_names(source: str) -> set[str]:
+    """Underscored names of gunicorn and Werkzeug that this imports, and attributes that are not its own.
+
+    Types are not followed: an underscored attribute is taken for foreign wherever nothing in the same file
+    defines or assigns that name. Names that double underscores enclose are Python's.
+    """
+    tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
+    own = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    own |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    own |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    used = {n.attr for n in nodes if isinstance(n, ast.Attribute)} - own
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in WEB:
+            used |= {part for alias in node.names for part in f"{node.module}.{alias.name}".split(".")}
+        elif isinstance(node, ast.Import):
+            used |= {p for a in node.names if a.name.partition(".")[0] in WEB for p in a.name.split(".")}
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "setattr"):
+            used |= {a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+    return {name for name in used if name.startswith("_") and not name.endswith("__")}
+
+
+@pytest.mark.parametrize("file", modules("service"), ids=dotted)
+def test_no_private_name_of_the_web_server_and_framework_is_touched(file: Path) -> None:
+    if WEB & {name.partition(".")[0] for name in imports(file)}:
+        assert private_names(file.read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from gunicorn.http import _fast", "_fast"),
+        ("import werkzeug._internal", "_internal"),
+        ("def f(worker):\n    return worker.parser._buf", "_buf"),
+        ("def f(request):\n    return getattr(request, '_cached')", "_cached"),
+    ],
+)
+def test_the_test_itself_sees_a_private_name(source: str, found: str) -> None:
+    assert private_names(source) == {found}
+    assert (
+        private_names("class A:\n    def f(self):\n        self._own = 1\n        return self._own") == set()
+    )
 
 
 def test_the_test_itself_sees_a_wrong_import(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 
-from tests.service.conftest import Reply
 from tests.service.test_predict import ITEM
 
 BODY = json.dumps(ITEM).encode()
@@ -22,8 +21,3 @@ def message(
 
 
 QUESTION = message()
-
-
-def short(reply: Reply) -> bool:
-    """Whether the shortcut gave it: gunicorn signs what it answers, and closes where it refuses."""
-    return "Server" not in reply.headers and reply.headers["Connection"] == "keep-alive"
