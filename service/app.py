@@ -30,7 +30,7 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["DRAINING"] = False  # set by the server once it has been told to stop
     predictor = Predictor(settings, answerer)
-    app.wsgi_app = _refuse_when_full(app.wsgi_app, predictor)  # type: ignore[assignment, method-assign] # as Flask documents
+    app.wsgi_app = _refuse_when_full(app.wsgi_app, predictor)  # type: ignore[assignment,method-assign]
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Owns one request for answers, from what was asked to the answers; knows neither web framework nor server."""
+"""Owns one request, from what was asked to its answers; knows neither web framework nor server."""
 
 import math
 import time
