@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 from transformers.utils.logging import disable_progress_bar
 
-from export import choose, convert, describe, manifest, optimize, pack, quantize, smooth, verify
+from export import choose, convert, describe, manifest, optimize, pack, quantize, smooth, storage, verify
 from export.errors import ExportError
 from export.evaluate import evaluate
 from export.source import Source, resolve
@@ -65,7 +65,8 @@ def _build(
 ) -> Path:
     """Every stage between source and publication; returns the finished folder inside `work`."""
     with _stage("convert") as note:
-        plain = convert.convert(source, work / "convert")
+        plain = work / "plain.onnx"
+        convert.convert(source, plain)
         facts = convert.save_tokenizer(source, work, options.max_seq_length)
         quantize.strip(plain)
         note(plain)
@@ -129,6 +130,8 @@ def _build(
                 if recipe.smooth:
                     graph = _smoothed(graph, work, facts.question_first)
                 quantize.quantize(graph, recipe, options.target, quantized[recipe.name])
+                if recipe.smooth:
+                    storage.remove(graph)
                 quantize.strip(quantized[recipe.name])
                 note(quantized[recipe.name], recipe.name)
     with _stage("verify") as note:
@@ -212,7 +215,7 @@ class _Note:
 
     def __call__(self, result: Path | str, name: str = "") -> None:
         if isinstance(result, Path):
-            self.text = f"{result.stat().st_size / 1e6:.1f} MB  {name}"
+            self.text = f"{storage.size(result) / 1e6:.1f} MB  {name}"
         else:
             self.text = result
 

@@ -1,15 +1,16 @@
 """Owns the way from a Hugging Face folder to a plain fp32 graph; knows no fusion, no int8."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 from optimum.exporters.onnx import main_export
 from optimum.exporters.tasks import TasksManager
 from safetensors import SafetensorError
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, PreTrainedTokenizerFast
 
+from export import storage
 from export.errors import ExportError
 from export.source import Source
 from service.engine.artifact import TOKENIZER_FILE
@@ -36,8 +37,8 @@ def supported() -> list[str]:
     )
 
 
-def convert(source: Source, folder: Path) -> Path:
-    """Write the fp32 graph into `folder` and return its file.
+def convert(source: Source, output: Path) -> None:
+    """Write the fp32 graph.
 
     Raises ExportError for an architecture without an exporter and for weights that do not fit.
     """
@@ -47,6 +48,7 @@ def convert(source: Source, folder: Path) -> Path:
             f"answering: the types that can are {', '.join(supported())}."
         )
     _check_weights(source)
+    folder = output.with_suffix(".converted")
     try:
         main_export(
             str(source.folder),
@@ -59,7 +61,8 @@ def convert(source: Source, folder: Path) -> Path:
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(f"{source.id} cannot be converted to ONNX: {first}") from error
-    return folder / "model.onnx"
+    storage.save(storage.load(folder / "model.onnx"), output)
+    shutil.rmtree(folder)  # optimum names the weights' file otherwise, and adds files of its own
 
 
 def _check_weights(source: Source) -> None:
@@ -143,10 +146,10 @@ _POSITION_OFFSET = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"
 
 def opset(file: Path) -> int:
     """The graph's version of the standard operators."""
-    model = onnx.load(str(file), load_external_data=False)
+    model = storage.load(file, weights=False)
     return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
 
 
 def inputs(file: Path) -> tuple[str, ...]:
     """Names the graph takes."""
-    return tuple(value.name for value in onnx.load(str(file), load_external_data=False).graph.input)
+    return tuple(value.name for value in storage.load(file, weights=False).graph.input)
