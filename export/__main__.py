@@ -21,6 +21,7 @@ from export.errors import ExportError
 from export.evaluate import evaluate
 from export.source import Source, resolve
 from export.squad import DataError
+from export.tokenizer import TokenizerFacts, save_tokenizer
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import MODEL_FILE, TOKENIZER_FILE, load_artifact
 from service.engine.cpu import TARGETS, supports
@@ -53,7 +54,8 @@ def _export(options: argparse.Namespace) -> None:
     try:
         with _stage("source"):
             source = resolve(options.model, options.revision, options.trust_remote_code)
-        finished = _build(source, options, recipes, work)
+            facts = save_tokenizer(source, work, options.max_seq_length)
+        finished = _build(source, facts, options, recipes, work)
         manifest.publish(finished, output)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -61,13 +63,16 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _build(
-    source: Source, options: argparse.Namespace, recipes: Sequence[quantize.Recipe], work: Path
+    source: Source,
+    facts: TokenizerFacts,
+    options: argparse.Namespace,
+    recipes: Sequence[quantize.Recipe],
+    work: Path,
 ) -> Path:
     """Every stage between source and publication; returns the finished folder inside `work`."""
     with _stage("convert") as note:
         plain = work / "plain.onnx"
         convert.convert(source, plain)
-        facts = convert.save_tokenizer(source, work, options.max_seq_length)
         quantize.strip(plain)
         note(plain)
 

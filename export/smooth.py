@@ -120,9 +120,7 @@ def _rewrite(model: onnx.ModelProto, weights: Weights, scales: dict[int, onnx.No
     model.graph.initializer.extend(kept)
 
 
-def _measure(
-    graph: Path, names: list[str], tokenizer: Path, question_first: bool
-) -> dict[str, Maxima]:
+def _measure(graph: Path, names: list[str], tokenizer: Path, question_first: bool) -> dict[str, Maxima]:
     """Largest absolute value of each channel, (channels,) per tensor."""
     model = storage.load(graph, weights=False)
     known = {value.name for value in model.graph.output}

@@ -1,7 +1,8 @@
 """Owns a graph's two files: nodes in one, weights beside it; knows not what either means.
 
-A protobuf message holds 2 GB at most, and xlm-roberta-large has 2.2 GB of weights. So every graph, of any size,
-has its weights in a file of their own from the conversion on: the stages have one way, and small models test it.
+A protobuf message holds 2 GB at most, and xlm-roberta-large has 2.2 GB of weights. So every graph, of any
+size, has its weights in a file of their own from the conversion on: the stages have one way, and small models
+test it.
 """
 
 from pathlib import Path
@@ -13,8 +14,8 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import set_external_data
 
-# Bytes from which a tensor goes to the weights' file: all but scalars and shapes. Those stay with the nodes, where
-# shape inference reads them; the kernel reads all others in the file.
+# Bytes from which a tensor goes to the weights' file: all but scalars and shapes. Those stay with the nodes,
+# where shape inference reads them; the kernel reads all others in the file.
 _LEAST = 64
 
 
