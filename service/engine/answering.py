@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from service.engine.artifact import Artifact
 from service.engine.cpu import available_cpus
 from service.engine.encoder import Encoder
@@ -14,7 +16,7 @@ from service.engine.parameters import Parameters
 from service.engine.spans import TokenSpan, best_spans, count_spans
 from service.engine.tokenization import NO_WORD, TextTokenizer, TokenizedText
 from service.engine.windowing import Window, WindowLogits, build_window, plan_windows
-from service.errors import InvalidInput
+from service.errors import ArtifactError, InvalidInput
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class QuestionAnswerer:
             self._model = session.Session(
                 artifact, threads=self.threads, token_budget=token_budget, concurrent=concurrent
             )
+        self._try_out()
 
     @classmethod
     def with_settings(
@@ -103,6 +106,20 @@ class QuestionAnswerer:
             concurrent=concurrent,
             kernel=settings.kernel,
         )
+
+    def _try_out(self) -> None:
+        """Raises ArtifactError where a short question fails: what loads need not run, or give numbers."""
+        try:
+            prepared = self.prepare("Who wrote it?", "Amelia Hart wrote it.", Parameters())
+            # Narrow, for that starts no threads: the process may fork yet.
+            logits = self._model.run(prepared.windows, narrow=True)
+            if not all(np.isfinite(side).all() for found in logits for side in (found.start, found.end)):
+                raise ValueError("its logits are not finite")
+        except Exception as error:  # ONNX Runtime has a family of its own
+            raise ArtifactError(
+                f"The model in {self.artifact.path} cannot answer a first question "
+                f"({' '.join(str(error).split()).rstrip('.')}): export it again."
+            ) from error
 
     @property
     def runtime(self) -> str:

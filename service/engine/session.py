@@ -102,6 +102,7 @@ def _load(artifact: Artifact, threads: int) -> ort.InferenceSession:
             disabled_optimizers=_SLOWER_FUSIONS,
         )
     except Exception as error:  # the C++ side raises its own family, rooted in Exception
+        reason = " ".join(str(error).split())  # in one line
         raise ArtifactError(
-            f"ONNX Runtime {ort.__version__} cannot load {artifact.model_path}: {error}"
+            f"ONNX Runtime {ort.__version__} cannot load {artifact.model_path}: {reason}."
         ) from error
