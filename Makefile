@@ -4,6 +4,8 @@
 # The environment of the service, and that of everything else (export, tests, checks).
 RUNTIME := .venv
 DEV := .venv-dev
+# Those environments are whole: a caller's Python must not mix its own modules in, or hide this folder's.
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

@@ -6,7 +6,9 @@
 #   PYTHON       the interpreter to build on, 3.11 or later; without it the first that fits on PATH
 #   WHEELS       a folder of wheels to look into as well
 #   TORCH_INDEX  the index that torch comes from; without it PyTorch's own index of CPU builds
+# Of the caller's pip configuration indexes, proxies and certificates count (install_packages.py).
 set -eu
+unset PYTHONPATH PYTHONHOME  # or pip would take for installed what another Python has
 
 usage() { echo "usage: deploy/install.sh runtime|export|dev VENV" >&2; exit 2; }
 [ $# -eq 2 ] || usage
@@ -23,7 +25,8 @@ esac
 # installation never looks finished.
 stamp=$venv/.qa-onnx-installed
 native=$root/service/engine/native
-state="$kind $(cksum < "$file") $(cksum < "$0") $(cat "$native"/*.[ch] "$root/deploy/native.sh" 2>/dev/null | cksum)"
+state="$kind $(cksum < "$file") $(cat "$0" "$root/deploy/install_packages.py" | cksum) \
+$(cat "$native"/*.[ch] "$root/deploy/native.sh" 2>/dev/null | cksum)"
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$state" ]; then
     exit 0
 fi
@@ -59,8 +62,7 @@ then
 fi
 
 install() {
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-        ${WHEELS:+--find-links "$WHEELS"} "$@"
+    "$venv/bin/python" "$root/deploy/install_packages.py" ${WHEELS:+--find-links "$WHEELS"} "$@"
 }
 
 echo "Installing the $kind packages into $venv ..." >&2

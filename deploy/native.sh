@@ -5,6 +5,7 @@
 # installation fail. The compiler is $CC, or cc, or one that pip brings for the occasion (pinned below;
 # $WHEELS is a folder of wheels to look into as well).
 set -u
+unset PYTHONPATH PYTHONHOME
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root/service/engine/native" || exit 0
 python=${1:-python3}
@@ -30,7 +31,7 @@ if ! command -v "${compiler%% *}" >/dev/null 2>&1; then
     work=$(mktemp -d) || exit 0
     trap 'rm -rf "$work"' EXIT
     "$python" -m venv "$work/venv" \
-        && "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        && "$work/venv/bin/python" "$root/deploy/install_packages.py" \
             ${WHEELS:+--find-links "$WHEELS"} "$zig" || { say "There is no C compiler"; exit 0; }
     export ZIG_GLOBAL_CACHE_DIR="$work/cache" ZIG_LOCAL_CACHE_DIR="$work/cache"
     # For older C libraries than this machine's, too.

@@ -16,11 +16,12 @@ from typing import Any
 import transformers
 from transformers.utils.logging import disable_progress_bar
 
-from export import choose, convert, kernel_graph, manifest, optimize, pack, quantize, smooth, verify
+from export import choose, convert, kernel_graph, manifest, optimize, pack, quantize, smooth, storage, verify
 from export.errors import ExportError
 from export.evaluate import evaluate
 from export.source import Source, resolve
 from export.squad import DataError
+from export.tokenizer import TokenizerFacts, save_tokenizer
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import MODEL_FILE, TOKENIZER_FILE, load_artifact
 from service.engine.cpu import TARGETS, supports
@@ -54,7 +55,8 @@ def _export(options: argparse.Namespace) -> None:
     try:
         with _stage("source"):
             source = resolve(options.model, options.revision, options.trust_remote_code)
-        finished = _build(source, options, recipes, work)
+            facts = save_tokenizer(source, work, options.max_seq_length)
+        finished = _build(source, facts, options, recipes, work)
         manifest.publish(finished, output)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -62,12 +64,16 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _build(
-    source: Source, options: argparse.Namespace, recipes: Sequence[quantize.Recipe], work: Path
+    source: Source,
+    facts: TokenizerFacts,
+    options: argparse.Namespace,
+    recipes: Sequence[quantize.Recipe],
+    work: Path,
 ) -> Path:
     """Every stage between source and publication; returns the finished folder inside `work`."""
     with _stage("convert") as note:
-        plain = convert.convert(source, work / "convert")
-        facts = convert.save_tokenizer(source, work, options.max_seq_length)
+        plain = work / "plain.onnx"
+        convert.convert(source, plain)
         quantize.strip(plain)
         note(plain)
 
@@ -130,6 +136,8 @@ def _build(
                 if recipe.smooth:
                     graph = _smoothed(graph, work, facts.question_first)
                 quantize.quantize(graph, recipe, options.target, quantized[recipe.name])
+                if recipe.smooth:
+                    storage.remove(graph)
                 quantize.strip(quantized[recipe.name])
                 note(quantized[recipe.name], recipe.name)
     with _stage("verify") as note:
@@ -213,7 +221,7 @@ class _Note:
 
     def __call__(self, result: Path | str, name: str = "") -> None:
         if isinstance(result, Path):
-            self.text = f"{result.stat().st_size / 1e6:.1f} MB  {name}"
+            self.text = f"{storage.size(result) / 1e6:.1f} MB  {name}"
         else:
             self.text = result
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import service
-from export.convert import TokenizerFacts
 from export.errors import ExportError
 from export.source import Source
+from export.tokenizer import TokenizerFacts
 from service.engine.artifact import (
     FORMAT,
     KERNEL_FILE,

@@ -10,6 +10,8 @@ from onnx import helper, numpy_helper
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
+from export import storage
+
 # Architectures whose attention the BERT patterns recognise. For the others ONNX Runtime's own
 # rewriting at load time is all there is.
 _BERT_LIKE = {"bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "albert"}
@@ -43,7 +45,7 @@ def fuse(plain: Path, config: dict[str, Any], output: Path) -> bool:
     found = model.get_fused_operator_statistics()
     if not any(found.get(kind) for kind in ("Attention", "MultiHeadAttention")):
         return False
-    model.save_model_to_file(str(output))
+    model.save_model_to_file(str(output), use_external_data_format=True)
     return True
 
 
@@ -53,12 +55,12 @@ def drop_mask(fused: Path) -> None:
     Nothing is padded then, so the mask is all ones and changes nothing; turned into a bias for every
     head of every layer it took 4 to 6% of a 6-layer int8 model's time.
     """
-    model = onnx.load(str(fused))
+    model = storage.load(fused)
     for node in model.graph.node:
         if node.op_type == "Attention" and len(node.input) > _MASK:
             node.input[_MASK] = ""
     drop_idle(model)
-    onnx.save(model, str(fused))
+    storage.save(model, fused)
 
 
 def split(fused: Path, output: Path) -> bool:
@@ -67,7 +69,7 @@ def split(fused: Path, output: Path) -> bool:
     ONNX Runtime's operator makes query, key and value itself, each head in a product of its own:
     2% more of a 6-layer int8 model's time. False, and no file, where an attention is more than that.
     """
-    model = onnx.load(str(fused))
+    model = storage.load(fused)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "Attention"]
     if not nodes or not all(_is_plain(node, tensors) for node in nodes):
@@ -78,7 +80,7 @@ def split(fused: Path, output: Path) -> bool:
         if entry.domain in ("", "ai.onnx"):
             entry.version = max(entry.version, _STANDARD_ATTENTION)
     drop_idle(model)
-    onnx.save(model, str(output))
+    storage.save(model, output)
     return True
 
 

@@ -8,6 +8,8 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.registry import IntegerOpsRegistry
 
+from export import storage
+
 # u8 x s8 sums of two products saturate 16 bits on x86 CPUs without VNNI, unless weights keep to 7
 # bits. arm64 and VNNI sum in 32 bits and take all 8.
 _REDUCED_RANGE = {"portable": True, "avx2": True, "avx512_vnni": False, "arm64": False}
@@ -42,26 +44,27 @@ INT8 = (
 )
 
 
-def quantize(graph: Path, recipe: Recipe, target: str, output: Path) -> None:
-    """Write `graph` with int8 weights and dynamically quantized activations (ONNX Runtime)."""
+def quantize(source: Path, recipe: Recipe, target: str, output: Path) -> None:
+    """Write the graph `source` with int8 weights and dynamically quantized activations (ONNX Runtime)."""
     logging.getLogger().setLevel(logging.ERROR)  # it warns through the root logger
     # ONNX Runtime's Attention holds weights; the standard's, of the same name, only looks like it.
     kinds = [kind for kind in IntegerOpsRegistry if recipe.graph != "split" or kind != "Attention"]
     quantize_dynamic(
-        str(graph),
+        str(source),
         str(output),
         op_types_to_quantize=kinds,
         per_channel=recipe.per_channel,
         reduce_range=_REDUCED_RANGE[target],
+        use_external_data_format=True,
         weight_type=QuantType.QInt8,
         # Fused graphs hold tensors whose type cannot be inferred; they are all float.
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
 
 
-def strip(graph: Path) -> None:
+def strip(file: Path) -> None:
     """Remove what says where and when a graph was made, so that equal work gives equal bytes."""
-    model = onnx.load(str(graph))
+    model = storage.load(file, weights=False)
     model.doc_string = ""
     del model.metadata_props[:]
     model.graph.name = "question-answering"
@@ -71,4 +74,4 @@ def strip(graph: Path) -> None:
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
         value.doc_string = ""
         del value.metadata_props[:]
-    onnx.save(model, str(graph))
+    storage.save_nodes(model, file)

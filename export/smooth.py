@@ -10,8 +10,10 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
+from onnx.external_data_helper import load_external_data_for_model
 from tokenizers import Tokenizer
 
+from export import storage
 from service.engine.probes import probes
 
 # A channel this many times larger than the median one takes the int8 range from all others.
@@ -33,15 +35,19 @@ def smooth(graph: Path, tokenizer: Path, question_first: bool, output: Path) -> 
     Behind a ReLU, which lets positive factors through, the division costs nothing: it is part of
     the weights before. Elsewhere it is a multiplication, and only made for outliers.
     """
-    model = onnx.load(str(graph))
+    model = storage.load(graph, weights=False)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights: Weights = {}  # the new ones
+
+    def known(name: str) -> Maxima:
+        return weights[name] if name in weights else storage.values(tensors[name], graph)
+
     products = [
         node
         for node in model.graph.node
         if node.op_type == "MatMul" and len(getattr(tensors.get(node.input[1]), "dims", ())) == 2
     ]
-    maxima = _measure(model, sorted({node.input[0] for node in products}), tokenizer, question_first)
-    weights = {product.input[1]: numpy_helper.to_array(tensors[product.input[1]]) for product in products}
+    maxima = _measure(graph, sorted({node.input[0] for node in products}), tokenizer, question_first)
     scales: dict[int, onnx.NodeProto] = {}  # the multiplication before a product
     count = 0
     for product in products:
@@ -50,7 +56,7 @@ def smooth(graph: Path, tokenizer: Path, question_first: bool, output: Path) -> 
         if not before and largest.max() < _OUTLIER * np.median(largest):
             continue
         count += 1
-        matrix = weights[product.input[1]]  # (inner, columns)
+        matrix = known(product.input[1])  # (inner, columns)
         factors = _factors(largest, matrix)
         scaled, factor, divided = (
             f"{product.output[0]}_smooth_{part}" for part in ("weight", "factor", "input")
@@ -58,16 +64,16 @@ def smooth(graph: Path, tokenizer: Path, question_first: bool, output: Path) -> 
         product.input[1] = scaled
         weights[scaled] = matrix * factors[:, None]
         for node, index in before:  # (..., inner)
-            name = node.input[index]
-            known = weights[name] if name in weights else numpy_helper.to_array(tensors[name])
-            node.input[index] = f"{node.output[0]}_smooth_divided"
-            weights[node.input[index]] = np.asarray(known / factors, dtype=np.float32)
+            divided_name = f"{node.output[0]}_smooth_divided"
+            weights[divided_name] = np.asarray(known(node.input[index]) / factors, dtype=np.float32)
+            node.input[index] = divided_name
         if not before:
             weights[factor] = np.reciprocal(factors)
             scales[id(product)] = helper.make_node("Mul", [product.input[0], factor], [divided])
             product.input[0] = divided
     _rewrite(model, weights, scales)
-    onnx.save(model, str(output))
+    load_external_data_for_model(model, str(graph.parent))
+    storage.save(model, output)
     return count
 
 
@@ -114,19 +120,19 @@ def _rewrite(model: onnx.ModelProto, weights: Weights, scales: dict[int, onnx.No
     model.graph.initializer.extend(kept)
 
 
-def _measure(
-    model: onnx.ModelProto, names: list[str], tokenizer: Path, question_first: bool
-) -> dict[str, Maxima]:
+def _measure(graph: Path, names: list[str], tokenizer: Path, question_first: bool) -> dict[str, Maxima]:
     """Largest absolute value of each channel, (channels,) per tensor."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    known = {value.name for value in watched.graph.output}
-    watched.graph.output.extend(
+    model = storage.load(graph, weights=False)
+    known = {value.name for value in model.graph.output}
+    model.graph.output.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         for name in names
         if name not in known
     )
-    session = ort.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    watched = graph.with_suffix(".watched.onnx")  # its weights are those of `graph`, beside it
+    storage.save_nodes(model, watched)
+    session = ort.InferenceSession(str(watched), providers=["CPUExecutionProvider"])
+    watched.unlink()
     maxima: dict[str, Maxima] = {}
     for feeds in _feeds(session, tokenizer, question_first):
         for name, values in zip(names, session.run(names, feeds), strict=True):

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from service.engine.artifact import Artifact
 from service.engine.cpu import available_cpus
 from service.engine.decoding import Answer as Answer
@@ -14,7 +16,7 @@ from service.engine.parameters import Parameters
 from service.engine.session import Session
 from service.engine.tokenization import TextTokenizer, TokenizedText
 from service.engine.windowing import Window, WindowLogits, build_window, plan_windows
-from service.errors import InvalidInput
+from service.errors import ArtifactError, InvalidInput
 from service.settings import Settings
 
 # Most tokens, padding included, of one call of the session.
@@ -68,6 +70,7 @@ class QuestionAnswerer:
             concurrent=concurrent,
             kernel=kernel,
         )
+        self._try_out()
 
     @classmethod
     def with_settings(
@@ -81,6 +84,19 @@ class QuestionAnswerer:
             concurrent=concurrent,
             kernel=settings.kernel,
         )
+
+    def _try_out(self) -> None:
+        """Raises ArtifactError where a short question fails: what loads need not run, or give numbers."""
+        try:
+            prepared = self.prepare("Who wrote it?", "Amelia Hart wrote it.", Parameters())
+            logits = self._session.run(prepared.windows)
+            if not all(np.isfinite(side).all() for found in logits for side in (found.start, found.end)):
+                raise ValueError("its logits are not finite")
+        except Exception as error:  # ONNX Runtime has a family of its own
+            raise ArtifactError(
+                f"The model in {self.artifact.path} cannot answer a first question "
+                f"({' '.join(str(error).split()).rstrip('.')}): export it again."
+            ) from error
 
     @property
     def graph(self) -> Graph:

@@ -68,7 +68,7 @@ class TextTokenizer:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(artifact.tokenizer_path))
         except Exception as error:  # the Rust side raises bare Exception for anything it dislikes
             raise ArtifactError(
-                f"{artifact.tokenizer_path} cannot be loaded as a tokenizer: {error}"
+                f"{artifact.tokenizer_path} cannot be loaded as a tokenizer: {error}."
             ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

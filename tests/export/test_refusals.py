@@ -18,9 +18,22 @@ from service.engine import cpu
 from tests.export.conftest import ROOT
 
 
-def change_config(folder: Path, **changes: Any) -> None:
-    file = folder / "config.json"
+def change_config(folder: Path, name: str = "config.json", /, **changes: Any) -> None:
+    file = folder / name
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def change_tokenizer(folder: Path, **changes: Any) -> None:
+    change_config(folder, "tokenizer.json", **changes)
+
+
+def three_outputs(folder: Path, *, tell: bool = True) -> None:
+    weights = load_file(folder / "model.safetensors")
+    for name in ("qa_outputs.weight", "qa_outputs.bias"):
+        weights[name] = weights[name][[0, 1, 1]].contiguous()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    if tell:
+        change_config(folder, id2label={"0": "start", "1": "end", "2": "none"})
 
 
 def pickled_only(folder: Path) -> None:
@@ -69,6 +82,32 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickled weights only": (pickled_only, "safetensors"),
     "weights cut off": (cut_weights, "source"),
     "no tokenizer": (no_tokenizer, "tokenizer"),
+    "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
+    "no type": (lambda folder: change_config(folder, model_type=None), "model_type"),
+    "weights of an adapter only": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "adapter_model.safetensors"),
+        "no safetensors weights",
+    ),
+    "three outputs": (three_outputs, "3 outputs"),
+    "three outputs, by number": (lambda folder: change_config(folder, num_labels=3), "3 outputs"),
+    "three outputs in the weights alone": (lambda folder: three_outputs(folder, tell=False), "size mismatch"),
+    "quantized weights": (
+        lambda folder: change_config(folder, quantization_config={"quant_method": "bitsandbytes"}),
+        "quantized already",
+    ),
+    "a tokenizer's part of the future": (
+        lambda folder: change_tokenizer(folder, pre_tokenizer={"type": "Quantum"}),
+        "PreTokenizer",
+    ),
+    "a tokenizer's model of the future": (
+        lambda folder: change_tokenizer(folder, model={"type": "Quantum", "vocab": {}}),
+        "Model",
+    ),
+    "a tokenizer of another version": (lambda folder: change_tokenizer(folder, version="2.0"), "'2.0'"),
+    "a tokenizer's class of the future": (
+        lambda folder: change_config(folder, "tokenizer_config.json", tokenizer_class="QuantumTokenizer"),
+        "QuantumTokenizer",
+    ),
 }
 
 
