@@ -23,6 +23,7 @@ class Example:
     question: str
     context: str
     answers: tuple[Answer, ...]
+    one_of: bool = False  # one of the answers is right, and which one is not known
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no single truth value
@@ -34,7 +35,9 @@ class Feature:
     types: NDArray[np.int8]  # (tokens,) token_type_ids
     offsets: NDArray[np.int32]  # (tokens, 2) code points into the context; -1 outside of it
     cls_at: int  # the index of CLS, the target of "no answer"
-    starts: tuple[int, ...]  # the target tokens, one per answer; the weight is shared equally
+    # The target tokens, one per answer: the weight is shared equally, or, where one answer of
+    # several is right, as the model in training has it.
+    starts: tuple[int, ...]
     ends: tuple[int, ...]  # inclusive
 
 
@@ -46,7 +49,7 @@ def build_examples(file: SquadFile, no_answer_fraction: float, seed: str) -> lis
     """
     known = [question for question in file.questions if question.trainable]
     examples = [
-        Example(question.question, question.context, tuple(dict.fromkeys(question.answers)))
+        Example(question.question, question.context, tuple(dict.fromkeys(question.answers)), question.one_of)
         for question in known
     ]
     answered = [question for question in known if question.answers]
@@ -82,7 +85,8 @@ def build_features(
     """Windows of at most `max_seq_length` tokens; neighbours OVERLAP by `doc_stride` (as upstream).
 
     A window that holds no whole answer targets CLS. One whose only answers the tokenizer turns
-    into no token is left out.
+    into no token is left out, as is one that holds some, not all, of the answers of which one is
+    right: another may be the one.
     """
     for example in examples:
         encoding = encode_pair(tokenizer, example.question, example.context, max_seq_length, doc_stride)
@@ -147,7 +151,7 @@ def _feature(
         tail = int(np.searchsorted(offsets[context, 0], end, side="left")) - 1
         if head <= tail:
             spans.append((int(context[head]), int(context[tail])))
-    if whole and not spans:
+    if (whole and not spans) or (example.one_of and 0 < whole < len(example.answers)):
         return None
     starts, ends = zip(*spans, strict=True) if spans else ((cls_at,), (cls_at,))
     return Feature(example, ids, types, offsets, cls_at, starts, ends)

@@ -22,6 +22,7 @@ from export.finetune.progress import Progress
 from export.finetune.teacher import Soft
 
 MASKED = -1e4  # a logit that is zero after the softmax, yet finite: 0 x MASKED is 0 in the loss
+SCHEDULES = ("linear", "cosine", "constant")
 AVERAGING = 0.99  # of the running mean of the loss
 
 
@@ -38,6 +39,7 @@ class Recipe:
     teacher_weight: float
     temperature: float
     hide_fraction: float = 0.0
+    schedule: str = "linear"  # of the learning rate after its rise: one of SCHEDULES
     weight_decay: float = 0.01
     clip_norm: float = 1.0
 
@@ -112,7 +114,7 @@ def train(
     progress = Progress(total, step)
     saved = time.monotonic()
     for batch in _batches(features, soft, vocabulary, recipe, step):
-        rate = recipe.learning_rate * _schedule(step, total, recipe.warmup_ratio)
+        rate = recipe.learning_rate * _schedule(step, total, recipe.warmup_ratio, recipe.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
@@ -159,10 +161,18 @@ def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
 
 
-def _schedule(step: int, total: int, warmup_ratio: float) -> float:
-    """The share of the learning rate: a linear rise, then a linear fall to 0."""
+def _schedule(step: int, total: int, warmup_ratio: float, kind: str) -> float:
+    """The share of the learning rate: a linear rise, then a fall to 0 or, for "constant", none.
+
+    A run at a constant rate can be followed by others on more data, the last of which falls.
+    """
     warmup = math.ceil(total * warmup_ratio)
-    return (step + 1) / warmup if step < warmup else (total - step) / max(total - warmup, 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    left = (total - step) / max(total - warmup, 1)
+    if kind == "cosine":
+        return (1 - math.cos(math.pi * left)) / 2
+    return left if kind == "linear" else 1.0
 
 
 def _batches(
@@ -218,6 +228,26 @@ def _step(
     return loss.item()
 
 
+def linked_targets(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """(B, T, 2) target probabilities, on the device of `logits`.
+
+    Where one of several spans is right, each gets its probability under the model as it is now,
+    given that one of them is right: the E step of expectation-maximisation, whose loss has the
+    gradient of the marginal likelihood (Min et al. 2019, "A Discrete Hard EM Approach for Weakly
+    Supervised Question Answering", compares it with a hard choice).
+    """
+    targets = batch.targets.to(logits.device)
+    if batch.spans is None:
+        return targets
+    spans = batch.spans.to(logits.device)  # (B, C, 2)
+    real = spans[:, :, 0] >= 0  # (B, C)
+    places = spans.clamp(min=0)
+    score = logits.gather(1, places).sum(dim=-1).masked_fill(~real, MASKED)  # (B, C)
+    share = (score.softmax(dim=1) * real).unsqueeze(-1).expand(-1, -1, 2)
+    linked = torch.zeros_like(targets).scatter_add_(1, places, share)
+    return torch.where(real.any(dim=1)[:, None, None], linked, targets)
+
+
 def span_loss(logits: torch.Tensor, batch: Batch, teacher_weight: float, temperature: float) -> torch.Tensor:
     """The mean over windows and over start and end; `logits` is (B, T, 2) float32.
 
@@ -227,7 +257,9 @@ def span_loss(logits: torch.Tensor, batch: Batch, teacher_weight: float, tempera
     """
     device = logits.device
     logits = logits.masked_fill(~batch.allowed.to(device).unsqueeze(-1), MASKED)
-    hard = -(batch.targets.to(device) * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)  # (B,)
+    hard = (
+        -(linked_targets(logits.detach(), batch) * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)
+    )  # (B,)
     if batch.soft is None or batch.taught is None:
         return hard.mean()
     soft = batch.soft.to(device)
