@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--epochs", type=count, default=3, help="times over the data")
+    add("--max-steps", type=count, metavar="N", help="stop after N steps, if the epochs have more")
     add("--batch-size", type=count, default=16, help="windows per step")
     add("--learning-rate", type=_number(float, 1e-9), default=2e-4, help="at its highest")
     add("--warmup-ratio", type=share, default=0.06, help="share of the steps in which it rises")
@@ -89,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         "--no-answer-fraction",
         type=_number(float, 0),
         default=0.0,
-        help="unanswerable examples to make, as a share of the answered questions",
+        help="hard unanswerable examples to make, as a share of the answered questions: with the most "
+        "similar passage of the file, or without the answer's sentence",
     )
     add(
         "--hold-out",

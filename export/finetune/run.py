@@ -54,6 +54,7 @@ class Options:
     train: list[Source]
     output: Path
     epochs: int
+    max_steps: int | None
     batch_size: int
     learning_rate: float
     warmup_ratio: float
@@ -140,6 +141,7 @@ def finetune(options: Options) -> None:
         options.teacher_weight,
         options.temperature,
         options.hide_fraction,
+        options.max_steps,
         options.schedule,
     )
     vocabulary = Vocabulary(tokenizer.pad_token_id, tokenizer.mask_token_id, tuple(tokenizer.all_special_ids))

@@ -2,10 +2,12 @@
 
 import math
 import shutil
+import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ class Recipe:
     teacher_weight: float
     temperature: float
     hide_fraction: float = 0.0
+    max_steps: int | None = None  # fewer than the epochs have
     schedule: str = "linear"  # of the learning rate after its rise: one of SCHEDULES
     weight_decay: float = 0.01
     clip_norm: float = 1.0
@@ -99,7 +102,7 @@ def train(
     model.to(execution.device).train()
     optimizer = _optimizer(model, recipe)
     steps_per_epoch = math.ceil(len(features) / recipe.batch_size)
-    total = steps_per_epoch * recipe.epochs
+    total = min(steps_per_epoch * recipe.epochs, recipe.max_steps or sys.maxsize)
     step, average = 0, 0.0
     if (state := checkpoint.load()) is not None:
         model.load_state_dict(state["weights"])
@@ -113,7 +116,7 @@ def train(
     )
     progress = Progress(total, step)
     saved = time.monotonic()
-    for batch in _batches(features, soft, vocabulary, recipe, step):
+    for batch in islice(_batches(features, soft, vocabulary, recipe, step), total - step):
         rate = recipe.learning_rate * _schedule(step, total, recipe.warmup_ratio, recipe.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate
