@@ -157,7 +157,7 @@ def finetune(options: Options) -> None:
         if options.average_with_base:
             average(model, load_model(base))
         record = _record(arguments, counts, execution, outcome)
-        _save(options.output, model, tokenizer, record, held_out)
+        save(options.output, model, tokenizer, record, held_out)
         checkpoint.remove()
     print(f"saved {options.output}", file=sys.stderr)
 
@@ -177,9 +177,9 @@ def _arguments(options: Options, base: Base, teacher: Base | None, mimicked: Bas
     recipe = asdict(options)
     for name in ("output", "checkpoint_minutes", "restart", "device", "precision", "no_compile"):
         del recipe[name]
-    recipe["base"] = _identity(base)
-    recipe["teacher"] = _identity(teacher) if teacher else None
-    recipe["mimic"] = _identity(mimicked) if mimicked else None
+    recipe["base"] = identity(base)
+    recipe["teacher"] = identity(teacher) if teacher else None
+    recipe["mimic"] = identity(mimicked) if mimicked else None
     recipe["train"] = [
         {
             "name": source.path.name,
@@ -191,7 +191,8 @@ def _arguments(options: Options, base: Base, teacher: Base | None, mimicked: Bas
     return recipe
 
 
-def _identity(base: Base) -> dict[str, str | None]:
+def identity(base: Base) -> dict[str, str | None]:
+    """Which model it is, wherever it lies."""
     return {"id": base.id, "version": base.version, "weights_sha256": base.weights_sha256}
 
 
@@ -276,7 +277,7 @@ def _record(
     }
 
 
-def _save(
+def save(
     output: Path,
     model: Any,
     tokenizer: PreTrainedTokenizerFast,

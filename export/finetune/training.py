@@ -142,8 +142,8 @@ def train(
     return Outcome(total, average)
 
 
-def average(model: Any, other: Any) -> None:
-    """Put `model`'s weights half-way to those of `other`, of the same shape, in place.
+def average(model: Any, other: Any, share: float = 0.5) -> None:
+    """Put `model`'s weights `share` of the way to those of `other`, of the same shape, in place.
 
     Two ends of one training lie in one valley, and its middle answers better than either (Izmailov
     et al. 2018; Wortsman et al. 2022).
@@ -151,7 +151,7 @@ def average(model: Any, other: Any) -> None:
     theirs = other.state_dict()
     for name, weights in model.state_dict().items():
         if weights.is_floating_point():
-            weights.copy_((weights + theirs[name].to(weights.device)) / 2)
+            weights.lerp_(theirs[name].to(weights.device), share)
 
 
 def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
