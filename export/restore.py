@@ -32,7 +32,7 @@ def restore(folder: Path, output: Path) -> None:
     encoder = json.loads((folder / ENCODER_FILE).read_text(encoding="utf-8"))
     weights = _Weights((folder / WEIGHTS_FILE).read_bytes())
     layers, up = encoder["layers"], encoder["layers"][0]["up"]
-    config = BertConfig(
+    config = BertConfig(  # type: ignore[no-untyped-call]  # transformers'
         vocab_size=encoder["tables"]["words"]["rows"][1],
         hidden_size=encoder["hidden"],
         num_hidden_layers=len(layers),
@@ -47,10 +47,10 @@ def restore(folder: Path, output: Path) -> None:
     for number, layer in enumerate(layers):
         state |= _layer(f"bert.encoder.layer.{number}.", layer, weights)
     state |= weights.linear("qa_outputs", encoder["head"])
-    model = BertForQuestionAnswering(config)
+    model = BertForQuestionAnswering(config)  # type: ignore[no-untyped-call]  # transformers'
     model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
     model.save_pretrained(output, safe_serialization=True)
-    tokenizer = BertTokenizerFast(
+    tokenizer = BertTokenizerFast(  # type: ignore[no-untyped-call]  # transformers'
         tokenizer_file=str(folder / TOKENIZER_FILE), model_max_length=artifact.max_length
     )
     tokenizer.save_pretrained(output)

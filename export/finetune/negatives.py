@@ -46,8 +46,8 @@ class Negatives:
 
     def _similar(self, question: Question) -> str | None:
         scores = self._index.get_scores(_words(question.question))
-        for i in scores.argsort(kind="stable")[::-1][:NEAREST]:
-            context = self._contexts[i]
+        for i in scores.argsort(kind="stable")[::-1][:NEAREST].tolist():
+            context = self._contexts[int(i)]
             if (question.question.casefold(), context) not in self._asked and _lacks(context, question):
                 return context
         return None

@@ -96,10 +96,8 @@ def finetune(options: Options) -> None:
     mimicked = find_base(options.mimic) if options.mimic else None
     arguments = _arguments(options, base, teacher, mimicked)
     if _finished(options, arguments):
-        print(
-            f"{options.output} was already trained by this command; --restart trains it anew.",
-            file=sys.stderr,
-        )
+        told = f"{options.output} was already trained by this command; --restart trains it anew."
+        print(told, file=sys.stderr)
         return
     execution = _execution(options)
     tokenizer = load_tokenizer(base)

@@ -151,7 +151,7 @@ def average(model: Any, other: Any, share: float = 0.5) -> None:
     theirs = other.state_dict()
     for name, weights in model.state_dict().items():
         if weights.is_floating_point():
-            weights.lerp_(theirs[name].to(weights.device), share)
+            weights.copy_((1 - share) * weights + share * theirs[name].to(weights.device))
 
 
 def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:

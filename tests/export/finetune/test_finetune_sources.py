@@ -130,7 +130,7 @@ class TestLinking:
         (feature, _), batch = batch_of(LINE | {"questions": LINE["questions"]})
         logits = torch.randn(*batch.ids.shape, 2, generator=torch.Generator().manual_seed(0))
         first = logits.clone().requires_grad_()
-        span_loss(first, batch, 0.5, 2).backward()  # type: ignore[no-untyped-call]
+        span_loss(first, batch, 0.5, 2).backward()
         second = logits.clone().requires_grad_()
         scores = second.masked_fill(~batch.allowed.unsqueeze(-1), -1e4).log_softmax(dim=1)
         spans = zip(feature.starts, feature.ends, strict=True)
