@@ -6,10 +6,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,12 @@ import transformers
 from transformers.utils.logging import disable_progress_bar
 
 from export import choose, convert, kernel_graph, manifest, optimize, pack, quantize, smooth, storage, verify
+from export.calibrate import calibrate
 from export.errors import ExportError
-from export.evaluate import evaluate
+from export.evaluate import ask, evaluate, usable
 from export.source import Source, resolve
 from export.squad import DataError
+from export.stages import stage
 from export.tokenizer import TokenizerFacts, save_tokenizer
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import MODEL_FILE, TOKENIZER_FILE, load_artifact
@@ -53,7 +53,7 @@ def _export(options: argparse.Namespace) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        with _stage("source"):
+        with stage("source"):
             source = resolve(options.model, options.revision, options.trust_remote_code)
             facts = save_tokenizer(source, work, options.max_seq_length)
         finished = _build(source, facts, options, recipes, work)
@@ -71,7 +71,7 @@ def _build(
     work: Path,
 ) -> Path:
     """Every stage between source and publication; returns the finished folder inside `work`."""
-    with _stage("convert") as note:
+    with stage("convert") as note:
         plain = work / "plain.onnx"
         convert.convert(source, plain)
         quantize.strip(plain)
@@ -109,7 +109,7 @@ def _build(
 
     graphs = {"plain": plain}
     if any(recipe.graph != "plain" for recipe in recipes):
-        with _stage("optimize") as note:
+        with stage("optimize") as note:
             fused, split = work / "fused.onnx", work / "split.onnx"
             if optimize.fusible(source.architecture) and optimize.fuse(plain, source.config, fused):
                 graphs["fused"] = fused
@@ -130,7 +130,7 @@ def _build(
     quantized: dict[str, Path] = {}
     if options.precision == "int8":
         for recipe in recipes:
-            with _stage("quantize") as note:
+            with stage("quantize") as note:
                 graph = graphs[recipe.graph]
                 quantized[recipe.name] = work / f"{recipe.name}.onnx"
                 if recipe.smooth:
@@ -140,7 +140,7 @@ def _build(
                     storage.remove(graph)
                 quantize.strip(quantized[recipe.name])
                 note(quantized[recipe.name], recipe.name)
-    with _stage("verify") as note:
+    with stage("verify") as note:
         (reference,) = load(plain, quantize.FP32[0], "fp32")
         difference = verify.check_conversion(source, reference)
         note(f"torch and fp32 ONNX differ by {difference:.1e} of the logits' spread")
@@ -156,7 +156,7 @@ def _build(
     gate = choose.Gate(
         options.evaluate[0] if options.evaluate else None, options.evaluate_limit, options.min_f1_ratio
     )
-    with _stage("evaluate"):
+    with stage("evaluate"):
         chosen, results, scores = choose.choose(reference, candidates, gate)
     print(choose.table(results), file=sys.stderr)
     quality["candidates"] = [result.row() for result in results]
@@ -164,7 +164,7 @@ def _build(
     if scores is not None and (own := chosen.ways[0].evaluation) is not None:
         entries = [(options.evaluate[0], scores, own)]
         for file in options.evaluate[1:]:
-            with _stage("evaluate") as note:
+            with stage("evaluate") as note:
                 note(file.name)
                 pair = [
                     evaluate(answerer, file, options.evaluate_limit, f"{name} on {file.name}")
@@ -188,6 +188,13 @@ def _build(
                 f"chosen {entry['chosen']}",
                 file=sys.stderr,
             )
+    if options.calibrate is not None:
+        with stage("calibrate") as note:
+            asked = list(ask(chosen.candidate.answerers[0], usable(options.calibrate, None), "calibrate"))
+            found = calibrate(asked, options.most_refused)
+            note(f"{options.calibrate.name}: {found.row()}")
+        null = found.null_threshold
+        quality["calibration"] = {"file": options.calibrate.name, **found.row()}
     folder = chosen.candidate.folder
     described(folder, chosen.candidate.recipe, options.precision, quality, null)
     return folder
@@ -211,28 +218,6 @@ def _recipes(options: argparse.Namespace) -> Sequence[quantize.Recipe]:
             f"{', '.join(recipe.name for recipe in known)}."
         )
     return named
-
-
-class _Note:
-    """What a stage says of its result, beside its time."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def __call__(self, result: Path | str, name: str = "") -> None:
-        if isinstance(result, Path):
-            self.text = f"{storage.size(result) / 1e6:.1f} MB  {name}"
-        else:
-            self.text = result
-
-
-@contextmanager
-def _stage(name: str) -> Iterator[_Note]:
-    """One progress line per stage: its name, seconds and what it made."""
-    note = _Note()
-    started = time.monotonic()
-    yield note
-    print(f"{name:<10}{time.monotonic() - started:>7.1f} s  {note.text}".rstrip(), file=sys.stderr)
 
 
 def _quiet() -> None:
@@ -271,6 +256,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SQUAD.json",
         help="judge candidates by F1 on the first file, report every file's; one with unanswerable "
         "questions (SQuAD 2.0) sets the null threshold",
+    )
+    add(
+        "--calibrate",
+        type=Path,
+        metavar="SQUAD.json",
+        help="set the null threshold on this file instead, of questions with and without an answer that "
+        "were kept out of training (python -m export.finetune --hold-out)",
+    )
+    add(
+        "--most-refused",
+        type=float,
+        default=0.1,
+        metavar="S",
+        help="of its answerable questions, the largest share that may get no answer (default 0.1)",
     )
     add("--evaluate-limit", type=int, metavar="N", help="on a seeded sample of N questions")
     add(

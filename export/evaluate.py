@@ -2,8 +2,10 @@
 
 import math
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean as mean
 
 from tqdm import tqdm
 
@@ -31,44 +33,63 @@ class Evaluation:
         return found if self.null_threshold is None else found | {"null_threshold": self.null_threshold}
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question and what the engine found, whether or not it should have answered."""
+
+    question: squad.Question
+    answer: str  # the best one that is not "none"
+    score: float  # its probability, 0 to 1
+    null_odds: float  # log-odds of "none" against it
+
+    def f1(self, threshold: float | None) -> float:
+        """0 to 1, with "none" where the odds exceed `threshold`; None always answers."""
+        return squad.f1(self.given(threshold), self.question.golds)
+
+    def given(self, threshold: float | None) -> str:
+        """The answer under this threshold; empty for "none"."""
+        return "" if threshold is not None and self.null_odds > threshold else self.answer
+
+
 def evaluate(answerer: QuestionAnswerer, file: Path, limit: int | None, label: str) -> Evaluation:
     """Ask every question of `file`, or a seeded sample of `limit`.
 
     For SQuAD 2.0 files the null threshold is the one with the best F1 on them, as the official
     script reports it. Raises squad.DataError for an unusable file.
     """
-    questions = list(squad.read_squad(file).questions)
-    questions = [q for q in questions if q.golds or q.is_impossible]
+    asked = list(ask(answerer, usable(file, limit), label))
+    threshold = None
+    if any(one.question.is_impossible for one in asked):
+        threshold, _ = squad.best_null_threshold(
+            {one.question.id: one.null_odds for one in asked},
+            {one.question.id: one.answer for one in asked},
+            {one.question.id: one.question.golds for one in asked},
+        )
+    return Evaluation(
+        questions=len(asked),
+        exact_match=100 * mean(squad.exact_match(one.given(threshold), one.question.golds) for one in asked),
+        f1=100 * mean(one.f1(threshold) for one in asked),
+        null_threshold=threshold,
+    )
+
+
+def usable(file: Path, limit: int | None) -> list[squad.Question]:
+    """The questions with a known outcome, or a seeded sample of `limit`; DataError where none is."""
+    questions = [q for q in squad.read_squad(file).questions if q.golds or q.is_impossible]
     if not questions:
         raise squad.DataError(f"{file} has no usable question.")
     if limit is not None and limit < len(questions):
         questions = random.Random(0).sample(questions, limit)
-    several = any(question.is_impossible for question in questions)
-    predictions: dict[str, str] = {}
-    odds: dict[str, float] = {}
+    return questions
+
+
+def ask(answerer: QuestionAnswerer, questions: Sequence[squad.Question], label: str) -> Iterator[Asked]:
+    """Answer with the service's defaults; the null score is read where null comes first."""
     for question in tqdm(questions, desc=label, unit="question", mininterval=2, leave=False):
         prepared = answerer.prepare(question.question, question.context, Parameters())
         logits = answerer.infer(prepared.windows)
         best = answerer.decode(prepared, logits)[0]
-        predictions[question.id] = best.answer
-        if several:
-            asked = replace(
-                prepared,
-                parameters=Parameters(handle_impossible_answer=True, null_threshold=_ALWAYS_NULL),
-            )
-            null = answerer.decode(asked, logits)[0]
-            odds[question.id] = math.log(max(null.score, _LEAST_SCORE)) - math.log(
-                max(best.score, _LEAST_SCORE)
-            )
-    threshold = None
-    if several:
-        golds = {question.id: question.golds for question in questions}
-        threshold, _ = squad.best_null_threshold(odds, predictions, golds)
-        predictions = {name: "" if odds[name] > threshold else text for name, text in predictions.items()}
-    count = len(questions)
-    return Evaluation(
-        questions=count,
-        exact_match=100 * sum(squad.exact_match(predictions[q.id], q.golds) for q in questions) / count,
-        f1=100 * sum(squad.f1(predictions[q.id], q.golds) for q in questions) / count,
-        null_threshold=threshold,
-    )
+        with_null = Parameters(handle_impossible_answer=True, null_threshold=_ALWAYS_NULL)
+        null = answerer.decode(replace(prepared, parameters=with_null), logits)[0]
+        odds = math.log(max(null.score, _LEAST_SCORE)) - math.log(max(best.score, _LEAST_SCORE))
+        yield Asked(question, best.answer, best.score, odds)

@@ -41,6 +41,7 @@ class Question:
     answers: tuple[Answer, ...]
     golds: tuple[str, ...]
     is_impossible: bool
+    one_of: bool = False  # exactly one of `answers` is right, and which one is not known
 
     @property
     def trainable(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from export.finetune import FinetuneError
+from export.finetune.sources import parse_source
 from export.squad import DataError
 
 N = TypeVar("N", int, float)
@@ -53,9 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         default=argparse.SUPPRESS,
         nargs="+",
-        type=Path,
-        metavar="FILE",
-        help="SQuAD v1 or v2 JSON files",
+        type=parse_source,
+        metavar="FILE[@SHARE]",
+        help="SQuAD v1 or v2 JSON files, or JSON lines of paragraphs with candidate answers (see "
+        "export/finetune/sources.py); @0.2 takes a fifth of the questions, at random",
     )
     required.add_argument(
         "--output",
@@ -67,9 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--epochs", type=count, default=3, help="times over the data")
+    add("--max-steps", type=count, metavar="N", help="stop after N steps, if the epochs have more")
     add("--batch-size", type=count, default=16, help="windows per step")
     add("--learning-rate", type=_number(float, 1e-9), default=2e-4, help="at its highest")
     add("--warmup-ratio", type=share, default=0.06, help="share of the steps in which it rises")
+    add("--schedule", choices=("linear", "cosine", "constant"), default="linear", help="of its fall")
     add("--max-seq-length", type=count, default=384, help="tokens per window")
     add(
         "--doc-stride", type=_number(int, 0), default=128, help="tokens by which neighbouring windows overlap"
@@ -86,7 +90,16 @@ def _parser() -> argparse.ArgumentParser:
         "--no-answer-fraction",
         type=_number(float, 0),
         default=0.0,
-        help="unanswerable examples to make, as a share of the answered questions",
+        help="hard unanswerable examples to make, as a share of the answered questions: with the most "
+        "similar passage of the file, or without the answer's sentence",
+    )
+    add(
+        "--hold-out",
+        nargs="+",
+        default=[],
+        metavar="TITLE",
+        help="articles to keep out of training, in every file: they go to FOLDER/held-out.json, for "
+        "python -m export --calibrate",
     )
     add("--average-with-base", action="store_true", help="leave the mean of a fine-tuned base and the result")
     add("--mimic", metavar="MODEL", help="a fine-tuned model of the same shape to follow, layer by layer")

@@ -25,6 +25,9 @@ class Batch:
     targets: torch.Tensor  # (B, T, 2) float32, start and end, each summing to 1 over T
     soft: torch.Tensor | None  # (B, T, 2) float32, the teacher's
     taught: torch.Tensor | None  # (B,) bool, whether the teacher's part is known
+    # (B, C, 2) int64, start and end of up to C answers of which one is right; -1 fills a row up, or
+    # the whole of it where all answers are right. None where that holds for every window.
+    spans: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,21 @@ def collate(features: Sequence[Feature], soft: Sequence[Soft | None] | None, pad
         torch.from_numpy(allowed),
         torch.from_numpy(targets),
         *_collate_soft(soft, width),
+        _collate_spans(features),
     )
+
+
+def _collate_spans(features: Sequence[Feature]) -> torch.Tensor | None:
+    """The spans of the windows with one right answer among several."""
+    several = [feature.example.one_of and len(feature.starts) > 1 for feature in features]
+    if not any(several):
+        return None
+    most = max(len(feature.starts) for feature, found in zip(features, several, strict=True) if found)
+    spans = np.full((len(features), most, 2), -1, dtype=np.int64)
+    for row, feature in enumerate(features):
+        if several[row]:
+            spans[row, : len(feature.starts)] = np.stack((feature.starts, feature.ends), axis=1)
+    return torch.from_numpy(spans)
 
 
 def _collate_soft(

@@ -1,8 +1,6 @@
 """Owns the way from SQuAD questions to tokenised training windows; knows no model and no batch."""
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from export.squad import Answer, Question, SquadFile
+from export.finetune.negatives import Negatives
+from export.squad import Answer, SquadFile
 
 MAX_QUESTION_TOKENS = 64  # as in the transformers pipeline; the rest of a longer question is cut
-TRIES = 50  # paragraphs drawn for one no-answer example before it is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +21,7 @@ class Example:
     question: str
     context: str
     answers: tuple[Answer, ...]
+    one_of: bool = False  # one of the answers is right, and which one is not known
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no single truth value
@@ -34,46 +33,27 @@ class Feature:
     types: NDArray[np.int8]  # (tokens,) token_type_ids
     offsets: NDArray[np.int32]  # (tokens, 2) code points into the context; -1 outside of it
     cls_at: int  # the index of CLS, the target of "no answer"
-    starts: tuple[int, ...]  # the target tokens, one per answer; the weight is shared equally
+    # The target tokens, one per answer: the weight is shared equally, or, where one answer of
+    # several is right, as the model in training has it.
+    starts: tuple[int, ...]
     ends: tuple[int, ...]  # inclusive
 
 
 def build_examples(file: SquadFile, no_answer_fraction: float, seed: str) -> list[Example]:
-    """The file's trainable questions, and `no_answer_fraction` as many with a foreign context.
+    """The file's trainable questions, and `no_answer_fraction` as many with a context without answer.
 
-    The foreign paragraph is drawn from the same file, so that style does not give it away. It
-    contains none of the gold texts, and the file does not ask the same question of it.
+    Those are made of questions whose answer is known for certain.
     """
     known = [question for question in file.questions if question.trainable]
     examples = [
-        Example(question.question, question.context, tuple(dict.fromkeys(question.answers)))
+        Example(question.question, question.context, tuple(dict.fromkeys(question.answers)), question.one_of)
         for question in known
     ]
-    answered = [question for question in known if question.answers]
-    contexts = list(dict.fromkeys(question.context for question in known))
-    asked = {(question.question.casefold(), question.context) for question in file.questions}
-    rng = random.Random(seed)  # repeatable, not secret
-    wanted = round(no_answer_fraction * len(answered))
-    order = [i for _ in range(wanted // max(len(answered), 1)) for i in range(len(answered))]
-    order += rng.sample(range(len(answered)), wanted - len(order))
-    for i in order:
-        context = _foreign_context(answered[i], contexts, asked, rng)
-        if context is not None:
-            examples.append(Example(answered[i].question, context, ()))
+    answered = [question for question in known if question.answers and not question.one_of]
+    if wanted := round(no_answer_fraction * len(answered)):
+        made = Negatives(file.questions).make(answered, wanted, seed)
+        examples += [Example(question.question, context, ()) for question, context in made]
     return examples
-
-
-def _foreign_context(
-    question: Question, contexts: Sequence[str], asked: AbstractSet[tuple[str, str]], rng: random.Random
-) -> str | None:
-    for _ in range(TRIES):
-        context = rng.choice(contexts)
-        if (question.question.casefold(), context) in asked:
-            continue
-        folded = context.casefold()
-        if not any(gold.casefold() in folded for gold in question.golds):
-            return context
-    return None
 
 
 def build_features(
@@ -82,7 +62,8 @@ def build_features(
     """Windows of at most `max_seq_length` tokens; neighbours OVERLAP by `doc_stride` (as upstream).
 
     A window that holds no whole answer targets CLS. One whose only answers the tokenizer turns
-    into no token is left out.
+    into no token is left out, as is one that holds some, not all, of the answers of which one is
+    right: another may be the one.
     """
     for example in examples:
         encoding = encode_pair(tokenizer, example.question, example.context, max_seq_length, doc_stride)
@@ -147,7 +128,7 @@ def _feature(
         tail = int(np.searchsorted(offsets[context, 0], end, side="left")) - 1
         if head <= tail:
             spans.append((int(context[head]), int(context[tail])))
-    if whole and not spans:
+    if (whole and not spans) or (example.one_of and 0 < whole < len(example.answers)):
         return None
     starts, ends = zip(*spans, strict=True) if spans else ((cls_at,), (cls_at,))
     return Feature(example, ids, types, offsets, cls_at, starts, ends)

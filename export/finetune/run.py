@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from export.finetune.batches import Vocabulary
 from export.finetune.checkpoint import Checkpoint
 from export.finetune.examples import Example, Feature, build_examples, build_features
 from export.finetune.mimic import check_shapes
+from export.finetune.sources import Source, read_all, squad_content
 from export.finetune.teacher import Soft, Teacher, teach
 from export.finetune.training import (
     Execution,
@@ -37,9 +39,10 @@ from export.finetune.training import (
     can_compile,
     train,
 )
-from export.squad import DataError, SquadFile, read_squad
+from export.squad import DataError, Question, SquadFile
 
 RECORD = "training.json"  # its presence marks a folder as this stage's own
+HELD_OUT = "held-out.json"  # what --hold-out kept out of training, to calibrate on
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
@@ -48,9 +51,10 @@ class Options:
     """The command line; `python -m export.finetune --help` says what each is."""
 
     base: str
-    train: list[Path]
+    train: list[Source]
     output: Path
     epochs: int
+    max_steps: int | None
     batch_size: int
     learning_rate: float
     warmup_ratio: float
@@ -65,6 +69,8 @@ class Options:
     temperature: float
     hide_fraction: float
     no_answer_fraction: float
+    hold_out: list[str]
+    schedule: str
     average_with_base: bool
     mimic: str | None
     checkpoint_minutes: float
@@ -81,7 +87,7 @@ def finetune(options: Options) -> None:
     """
     set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers'; a new head is no news
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers'
-    files = [read_squad(path) for path in options.train]
+    files, held_out = read_all(options.train, options.hold_out, options.seed)
     report(files)
     if not any(question.trainable for file in files for question in file.questions):
         raise DataError("The training files hold no usable question: every record is bad or there are none.")
@@ -90,10 +96,8 @@ def finetune(options: Options) -> None:
     mimicked = find_base(options.mimic) if options.mimic else None
     arguments = _arguments(options, base, teacher, mimicked)
     if _finished(options, arguments):
-        print(
-            f"{options.output} was already trained by this command; --restart trains it anew.",
-            file=sys.stderr,
-        )
+        told = f"{options.output} was already trained by this command; --restart trains it anew."
+        print(told, file=sys.stderr)
         return
     execution = _execution(options)
     tokenizer = load_tokenizer(base)
@@ -135,6 +139,8 @@ def finetune(options: Options) -> None:
         options.teacher_weight,
         options.temperature,
         options.hide_fraction,
+        options.max_steps,
+        options.schedule,
     )
     vocabulary = Vocabulary(tokenizer.pad_token_id, tokenizer.mask_token_id, tuple(tokenizer.all_special_ids))
     if options.hide_fraction and vocabulary.mask_id is None:
@@ -148,7 +154,8 @@ def finetune(options: Options) -> None:
         )
         if options.average_with_base:
             average(model, load_model(base))
-        _save(options.output, model, tokenizer, _record(arguments, counts, execution, outcome))
+        record = _record(arguments, counts, execution, outcome)
+        save(options.output, model, tokenizer, record, held_out)
         checkpoint.remove()
     print(f"saved {options.output}", file=sys.stderr)
 
@@ -168,16 +175,22 @@ def _arguments(options: Options, base: Base, teacher: Base | None, mimicked: Bas
     recipe = asdict(options)
     for name in ("output", "checkpoint_minutes", "restart", "device", "precision", "no_compile"):
         del recipe[name]
-    recipe["base"] = _identity(base)
-    recipe["teacher"] = _identity(teacher) if teacher else None
-    recipe["mimic"] = _identity(mimicked) if mimicked else None
+    recipe["base"] = identity(base)
+    recipe["teacher"] = identity(teacher) if teacher else None
+    recipe["mimic"] = identity(mimicked) if mimicked else None
     recipe["train"] = [
-        {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in options.train
+        {
+            "name": source.path.name,
+            "sha256": hashlib.sha256(source.path.read_bytes()).hexdigest(),
+            "share": source.share,
+        }
+        for source in options.train
     ]
     return recipe
 
 
-def _identity(base: Base) -> dict[str, str | None]:
+def identity(base: Base) -> dict[str, str | None]:
+    """Which model it is, wherever it lies."""
     return {"id": base.id, "version": base.version, "weights_sha256": base.weights_sha256}
 
 
@@ -262,7 +275,13 @@ def _record(
     }
 
 
-def _save(output: Path, model: Any, tokenizer: PreTrainedTokenizerFast, record: dict[str, Any]) -> None:
+def save(
+    output: Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    record: dict[str, Any],
+    held_out: Sequence[Question],
+) -> None:
     """Write the Hugging Face folder beside its place, then rename it: it is there whole or not at all."""
     partial, old = (output.with_name(output.name + suffix) for suffix in (".partial", ".old"))
     for leftover in (partial, old):
@@ -272,6 +291,8 @@ def _save(output: Path, model: Any, tokenizer: PreTrainedTokenizerFast, record: 
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(partial)
     (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if held_out:
+        (partial / HELD_OUT).write_text(json.dumps(squad_content(held_out)), encoding="utf-8")
     if output.exists():
         output.replace(old)
     partial.replace(output)

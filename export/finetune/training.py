@@ -2,10 +2,12 @@
 
 import math
 import shutil
+import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from export.finetune.progress import Progress
 from export.finetune.teacher import Soft
 
 MASKED = -1e4  # a logit that is zero after the softmax, yet finite: 0 x MASKED is 0 in the loss
+SCHEDULES = ("linear", "cosine", "constant")
 AVERAGING = 0.99  # of the running mean of the loss
 
 
@@ -38,6 +41,8 @@ class Recipe:
     teacher_weight: float
     temperature: float
     hide_fraction: float = 0.0
+    max_steps: int | None = None  # fewer than the epochs have
+    schedule: str = "linear"  # of the learning rate after its rise: one of SCHEDULES
     weight_decay: float = 0.01
     clip_norm: float = 1.0
 
@@ -97,7 +102,7 @@ def train(
     model.to(execution.device).train()
     optimizer = _optimizer(model, recipe)
     steps_per_epoch = math.ceil(len(features) / recipe.batch_size)
-    total = steps_per_epoch * recipe.epochs
+    total = min(steps_per_epoch * recipe.epochs, recipe.max_steps or sys.maxsize)
     step, average = 0, 0.0
     if (state := checkpoint.load()) is not None:
         model.load_state_dict(state["weights"])
@@ -111,8 +116,8 @@ def train(
     )
     progress = Progress(total, step)
     saved = time.monotonic()
-    for batch in _batches(features, soft, vocabulary, recipe, step):
-        rate = recipe.learning_rate * _schedule(step, total, recipe.warmup_ratio)
+    for batch in islice(_batches(features, soft, vocabulary, recipe, step), total - step):
+        rate = recipe.learning_rate * _schedule(step, total, recipe.warmup_ratio, recipe.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
@@ -137,8 +142,8 @@ def train(
     return Outcome(total, average)
 
 
-def average(model: Any, other: Any) -> None:
-    """Put `model`'s weights half-way to those of `other`, of the same shape, in place.
+def average(model: Any, other: Any, share: float = 0.5) -> None:
+    """Put `model`'s weights `share` of the way to those of `other`, of the same shape, in place.
 
     Two ends of one training lie in one valley, and its middle answers better than either (Izmailov
     et al. 2018; Wortsman et al. 2022).
@@ -146,7 +151,7 @@ def average(model: Any, other: Any) -> None:
     theirs = other.state_dict()
     for name, weights in model.state_dict().items():
         if weights.is_floating_point():
-            weights.copy_((weights + theirs[name].to(weights.device)) / 2)
+            weights.copy_((1 - share) * weights + share * theirs[name].to(weights.device))
 
 
 def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
@@ -159,10 +164,18 @@ def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
 
 
-def _schedule(step: int, total: int, warmup_ratio: float) -> float:
-    """The share of the learning rate: a linear rise, then a linear fall to 0."""
+def _schedule(step: int, total: int, warmup_ratio: float, kind: str) -> float:
+    """The share of the learning rate: a linear rise, then a fall to 0 or, for "constant", none.
+
+    A run at a constant rate can be followed by others on more data, the last of which falls.
+    """
     warmup = math.ceil(total * warmup_ratio)
-    return (step + 1) / warmup if step < warmup else (total - step) / max(total - warmup, 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    left = (total - step) / max(total - warmup, 1)
+    if kind == "cosine":
+        return (1 - math.cos(math.pi * left)) / 2
+    return left if kind == "linear" else 1.0
 
 
 def _batches(
@@ -218,6 +231,26 @@ def _step(
     return loss.item()
 
 
+def linked_targets(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """(B, T, 2) target probabilities, on the device of `logits`.
+
+    Where one of several spans is right, each gets its probability under the model as it is now,
+    given that one of them is right: the E step of expectation-maximisation, whose loss has the
+    gradient of the marginal likelihood (Min et al. 2019, "A Discrete Hard EM Approach for Weakly
+    Supervised Question Answering", compares it with a hard choice).
+    """
+    targets = batch.targets.to(logits.device)
+    if batch.spans is None:
+        return targets
+    spans = batch.spans.to(logits.device)  # (B, C, 2)
+    real = spans[:, :, 0] >= 0  # (B, C)
+    places = spans.clamp(min=0)
+    score = logits.gather(1, places).sum(dim=-1).masked_fill(~real, MASKED)  # (B, C)
+    share = (score.softmax(dim=1) * real).unsqueeze(-1).expand(-1, -1, 2)
+    linked = torch.zeros_like(targets).scatter_add_(1, places, share)
+    return torch.where(real.any(dim=1)[:, None, None], linked, targets)
+
+
 def span_loss(logits: torch.Tensor, batch: Batch, teacher_weight: float, temperature: float) -> torch.Tensor:
     """The mean over windows and over start and end; `logits` is (B, T, 2) float32.
 
@@ -227,7 +260,9 @@ def span_loss(logits: torch.Tensor, batch: Batch, teacher_weight: float, tempera
     """
     device = logits.device
     logits = logits.masked_fill(~batch.allowed.to(device).unsqueeze(-1), MASKED)
-    hard = -(batch.targets.to(device) * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)  # (B,)
+    hard = (
+        -(linked_targets(logits.detach(), batch) * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)
+    )  # (B,)
     if batch.soft is None or batch.taught is None:
         return hard.mean()
     soft = batch.soft.to(device)

@@ -55,24 +55,6 @@ class TestFeatures:
         assert (feature.types == 0).sum() == MAX_QUESTION_TOKENS + 2  # CLS and the first SEP
         assert covered(feature, feature.starts[0], feature.ends[0]) == "lamp"
 
-    def test_no_answer_examples(self, squad: Path) -> None:
-        file = read_squad(squad)
-        examples = build_examples(file, 0.5, "1/0")
-        assert build_examples(file, 0.5, "1/0") == examples
-        assert build_examples(file, 0.5, "2/0") != examples
-        made = examples[len(file.questions) :]
-        assert len(made) == 20
-        known = {(question.question, question.context) for question in file.questions}
-        for example in made:
-            assert example.answers == ()
-            assert (example.question, example.context) not in known
-            sources = [q for q in file.questions if q.question == example.question]
-            assert any(not any(gold in example.context for gold in q.golds) for q in sources)
-
-    def test_a_file_of_one_paragraph_gives_none(self, tmp_path: Path) -> None:
-        file = read_squad(write(tmp_path / "one.json", paragraphs()[:1]))
-        assert len(build_examples(file, 1.0, "")) == 2
-
     def test_impossible_questions_target_cls(
         self, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
     ) -> None:

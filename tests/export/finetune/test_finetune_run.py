@@ -1,6 +1,7 @@
 """From SQuAD files to a saved folder, through kills and restarts, on a tiny real model."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from export.finetune.base import find_base, load_tokenizer
 from export.finetune.batches import collate
 from export.finetune.checkpoint import Checkpoint
 from export.finetune.examples import build_examples, build_features
-from export.finetune.training import span_loss
+from export.finetune.training import _schedule, span_loss
 from export.squad import read_squad
 from tests.export.finetune.rooms import command
 
@@ -59,6 +60,17 @@ class TestTraining:
         tokens = json.loads((output / "tokenizer.json").read_text())
         assert tokens["truncation"] is None
         assert tokens["padding"] is None
+
+    def test_steps_at_a_constant_rate_do_not_depend_on_how_many_follow(
+        self, bert: Path, squad: Path, tmp_path: Path
+    ) -> None:
+        constant = ("--schedule", "constant", "--warmup-ratio", "0")
+        for name, more in (("epoch", ("--epochs", "1")), ("steps", ("--max-steps", "5"))):
+            assert main(command(bert, squad, tmp_path / name, *constant, *more)) == 0
+        records = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("epoch", "steps")]
+        assert [record["steps"] for record in records] == [5, 5]
+        weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("epoch", "steps")]
+        assert weights[0] == weights[1]
 
     def test_word_embeddings_are_trained_on_demand_only(
         self, bert: Path, squad: Path, tmp_path: Path
@@ -191,3 +203,16 @@ class TestCheckpoint:
             second.__enter__()
         with Checkpoint(tmp_path / "out") as later:
             later.remove()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shares"),
+    [
+        ("linear", [0.5, 1.0, 1.0, 0.5, 0.25]),
+        ("cosine", [0.5, 1.0, 1.0, 0.5, (1 - math.sqrt(0.5)) / 2]),
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_schedules(kind: str, shares: list[float]) -> None:
+    found = [_schedule(step, 10, 0.2, kind) for step in (0, 1, 2, 6, 8)]
+    assert found == pytest.approx(shares)

@@ -1,0 +1,58 @@
+"""Owns the mean of fine-tuned models: `python -m export.finetune.average`; trains nothing."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.finetune import FinetuneError
+from export.finetune.base import find_base, has_answer_head, load_model, load_tokenizer
+from export.finetune.run import RECORD, identity, save
+from export.finetune.training import average
+
+
+def mean_of(names: Sequence[str], output: Path) -> None:
+    """Save the mean of the models' weights, with the tokenizer of the first.
+
+    For models trained from one base on other data or in another order, which a machine with
+    several cores, or several machines, can do side by side (Wortsman et al. 2022, "Model soups").
+    Raises FinetuneError where they have other shapes or no answer head, or `output` exists.
+    """
+    if output.exists():
+        raise FinetuneError(f"{output} exists: choose another --output.")
+    bases = [find_base(name) for name in names]
+    for base in bases:
+        if not has_answer_head(base):
+            raise FinetuneError(f"{base.id} has no question-answering head: there is nothing to average.")
+    model = load_model(bases[0])
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for number, base in enumerate(bases[1:], 1):
+        other = load_model(base)
+        if {name: tensor.shape for name, tensor in other.state_dict().items()} != shapes:
+            raise FinetuneError(f"{base.id} and {bases[0].id} have other shapes: they have no mean.")
+        average(model, other, 1 / (number + 1))
+    record = {"arguments": {"mean_of": [identity(base) for base in bases]}}
+    save(output, model, load_tokenizer(bases[0]), record, ())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 saved, 2 unusable input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.finetune.average",
+        description="Save the mean of fine-tuned models of one base.",
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="Hugging Face folders")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    try:
+        mean_of(options.models, options.output)
+    except FinetuneError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"saved {options.output}: the mean of {json.dumps(options.models)}, see {RECORD}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Owns the kinds of training files and the share that is taken of each; knows no token.
+
+Besides SQuAD files: JSON lines with a paragraph each whose questions are answered by one of its
+`candidates`, and by which one is not known (translated data sets lose that link):
+
+    {"doc": 7, "context": "...", "candidates": [[0, 4], ...],
+     "questions": [{"question": "...", "answerable_est": true}, ...]}
+
+Candidates are code points, the end exclusive; `doc` is the article's title.
+"""
+
+import gzip
+import json
+import random
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from export.squad import REPORTED, Answer, BadRecord, DataError, Question, SquadFile, read_squad
+
+_LINES = (".jsonl", ".jsonl.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A training file and the share of its questions to take, 0 to 1."""
+
+    path: Path
+    share: float = 1.0
+
+
+def parse_source(text: str) -> Source:
+    """`FILE` or `FILE@SHARE`. Raises ValueError where the share is not in (0, 1]."""
+    path, at, share = text.rpartition("@")
+    try:
+        number = float(share)
+    except ValueError:
+        return Source(Path(text))
+    if not at or not 0 < number <= 1:
+        raise ValueError(f"the share in {text} is not in (0, 1]")
+    return Source(Path(path), number)
+
+
+def read_all(
+    sources: Sequence[Source], hold_out: Collection[str], seed: int
+) -> tuple[list[SquadFile], list[Question]]:
+    """What to train on, file by file, a seeded sample of each; and the questions held out.
+
+    Held out are the articles titled in `hold_out`, whole, save questions whose right answer is not
+    known. Raises DataError where a file cannot be used or no file has an article of such a title.
+    """
+    files: list[SquadFile] = []
+    held: list[Question] = []
+    missing = set(hold_out)
+    for number, source in enumerate(sources):
+        file = _read(source.path)
+        kept = [question for question in file.questions if question.title not in hold_out]
+        if source.share < 1:
+            chosen = random.Random(f"{seed}/{number}").sample(
+                range(len(kept)), round(source.share * len(kept))
+            )
+            kept = [kept[i] for i in sorted(chosen)]
+        files.append(replace(file, questions=tuple(kept)))
+        missing -= {question.title for question in file.questions}
+        held += [q for q in file.questions if q.title in hold_out and q.trainable and not q.one_of]
+    if missing:
+        raise DataError(f"No training file has an article titled {', '.join(sorted(missing))}.")
+    return files, held
+
+
+def squad_content(questions: Iterable[Question]) -> dict[str, Any]:
+    """The questions as the content of a SQuAD 2.0 file; their ids are made anew."""
+    articles: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for number, question in enumerate(questions):
+        answers = [{"text": answer.text, "answer_start": answer.start} for answer in question.answers]
+        entry = {
+            "id": str(number),
+            "question": question.question,
+            "answers": answers,
+            "is_impossible": question.is_impossible,
+        }
+        articles.setdefault(question.title, {}).setdefault(question.context, []).append(entry)
+    return {
+        "version": "v2.0",
+        "data": [
+            {
+                "title": title,
+                "paragraphs": [{"context": text, "qas": qas} for text, qas in paragraphs.items()],
+            }
+            for title, paragraphs in articles.items()
+        ],
+    }
+
+
+def _read(path: Path) -> SquadFile:
+    return _read_candidates(path) if path.name.endswith(_LINES) else read_squad(path)
+
+
+def _read_candidates(path: Path) -> SquadFile:
+    """Questions with `one_of` set; a bad line is dropped and counted."""
+    questions: list[Question] = []
+    bad: list[BadRecord] = []
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    questions += _paragraph(json.loads(line), f"line {number}")
+                except (KeyError, TypeError, ValueError) as error:
+                    bad.append(BadRecord(f"line {number}", f"no paragraph with candidates ({error!r})"))
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: {error}.") from error
+    return SquadFile(path, tuple(questions), len(bad), tuple(bad[:REPORTED]))
+
+
+def _paragraph(record: Any, where: str) -> list[Question]:
+    context = str(record["context"])
+    answers = []
+    for start, end in record["candidates"]:
+        if not 0 <= start < end <= len(context) or not context[start:end].strip():
+            raise ValueError(f"the candidate {start}-{end} lies outside of the context")
+        answers.append(Answer(context[start:end], start))
+    golds = tuple(answer.text for answer in answers)
+    questions = []
+    for number, entry in enumerate(record["questions"]):
+        answerable = bool(entry["answerable_est"])
+        question = Question(
+            id=f"{where}, question {number}",
+            title=str(record["doc"]),
+            question=str(entry["question"]),
+            context=context,
+            answers=tuple(answers) if answerable else (),
+            golds=golds if answerable else (),
+            is_impossible=not answerable,
+            one_of=answerable,
+        )
+        questions.append(question)
+    return questions

@@ -1,0 +1,57 @@
+"""The mean of fine-tuned models."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, BertForQuestionAnswering, BertModel
+
+from export.finetune.average import main
+
+
+def variant(base: Path, folder: Path, seed: int) -> Path:
+    """The base with other weights."""
+    model = BertForQuestionAnswering.from_pretrained(base)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(torch.randn(weights.shape, generator=generator))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def test_the_mean_of_three(bert: Path, tmp_path: Path) -> None:
+    folders = [variant(bert, tmp_path / str(seed), seed) for seed in range(3)]
+    output = tmp_path / "mean"
+    assert main([*map(str, folders), "--output", str(output)]) == 0
+    parts = [load_file(folder / "model.safetensors") for folder in folders]
+    mean = load_file(output / "model.safetensors")
+    assert mean.keys() == parts[0].keys()
+    for name, weights in mean.items():
+        assert torch.allclose(weights, torch.stack([part[name] for part in parts]).mean(dim=0), atol=1e-5)
+    assert AutoTokenizer.from_pretrained(output)("box").input_ids
+    record = json.loads((output / "training.json").read_text())
+    assert [entry["id"] for entry in record["arguments"]["mean_of"]] == ["0", "1", "2"]
+
+
+def test_what_has_no_mean(bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    headless = tmp_path / "headless"
+    BertModel.from_pretrained(bert).save_pretrained(headless)
+    smaller = tmp_path / "smaller"
+    shutil.copytree(bert, smaller)
+    model = BertForQuestionAnswering.from_pretrained(bert)
+    model.bert.encoder.layer = model.bert.encoder.layer[:1]
+    model.config.num_hidden_layers = 1
+    model.save_pretrained(smaller)
+    for models, reason in (
+        ([bert, headless], "headless has no question-answering head"),
+        ([bert, smaller], "have other shapes"),
+    ):
+        assert main([*map(str, models), "--output", str(tmp_path / "out")]) == 2
+        assert reason in capsys.readouterr().err
+    assert main([str(bert), str(bert), "--output", str(smaller)]) == 2
+    assert not (tmp_path / "out").exists()

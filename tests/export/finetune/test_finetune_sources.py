@@ -1,0 +1,180 @@
+"""Kinds of training files, shares of them, articles held out, and answers known up to candidates."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from export.finetune.__main__ import main
+from export.finetune.batches import collate
+from export.finetune.examples import build_examples, build_features
+from export.finetune.sources import Source, parse_source, read_all, squad_content
+from export.finetune.training import linked_targets, span_loss
+from export.squad import DataError, read_squad
+from tests.export.finetune.rooms import command, paragraphs
+
+CONTEXT = "The red box holds a lamp. The blue box holds a key."
+LINE = {
+    "doc": 7,
+    "context": CONTEXT,
+    "candidates": [[20, 24], [18, 24], [47, 50]],
+    "questions": [
+        {"question": "What does the red box hold?", "answerable_est": True},
+        {"question": "What does the green box hold?", "answerable_est": False},
+    ],
+}
+
+
+def lines(path: Path, *records: object) -> Path:
+    text = "\n".join(json.dumps(record) for record in records)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+class TestReading:
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+    def test_candidates(self, tmp_path: Path, name: str) -> None:
+        bad = LINE | {"candidates": [[40, 400]]}
+        path = lines(tmp_path / name, LINE, bad, {"no": "context"})
+        (file,), held = read_all([Source(path)], [], 0)
+        first, second = file.questions
+        assert [answer.text for answer in first.answers] == ["lamp", "a lamp", "key"]
+        assert (first.one_of, first.is_impossible, first.title) == (True, False, "7")
+        assert (second.one_of, second.is_impossible, second.answers) == (False, True, ())
+        assert [record.id for record in file.first_bad] == ["line 2", "line 3"]
+        assert held == []
+
+    def test_what_is_no_gzip_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.jsonl.gz"
+        path.write_text("{}")
+        with pytest.raises(DataError, match="cannot be read"):
+            read_all([Source(path)], [], 0)
+
+    @pytest.mark.parametrize(
+        ("text", "source"),
+        [
+            ("a.json", Source(Path("a.json"))),
+            ("a.json@0.25", Source(Path("a.json"), 0.25)),
+            ("me@home/a.json", Source(Path("me@home/a.json"))),
+        ],
+    )
+    def test_a_share_follows_an_at_sign(self, text: str, source: Source) -> None:
+        assert parse_source(text) == source
+
+    @pytest.mark.parametrize("text", ["a@0", "a@1.5", "a@nan"])
+    def test_a_share_out_of_range(self, text: str) -> None:
+        with pytest.raises(ValueError, match="share"):
+            parse_source(text)
+
+    def test_a_share_is_a_sample_that_the_seed_decides(self, squad: Path) -> None:
+        def taken(seed: int) -> list[str]:
+            (file,), _ = read_all([Source(squad, 0.25)], [], seed)
+            return [question.id for question in file.questions]
+
+        assert len(taken(1)) == 10
+        assert taken(1) == taken(1)
+        assert taken(1) != taken(2)
+
+    def test_articles_held_out_of_every_file(self, squad: Path, tmp_path: Path) -> None:
+        path = lines(tmp_path / "a.jsonl", LINE, LINE | {"doc": "Rooms"})
+        files, held = read_all([Source(squad, 0.5), Source(path)], ["Rooms"], 0)
+        assert [len(file.questions) for file in files] == [0, 2]
+        assert len(held) == 41  # all of the rooms, and the unanswerable of the lines: no answer is guessed
+        assert sum(question.is_impossible for question in held) == 1
+        with pytest.raises(DataError, match="titled Cellar"):
+            read_all([Source(squad)], ["Rooms", "Cellar"], 0)
+
+    def test_held_out_questions_are_a_squad_file(self, squad: Path, tmp_path: Path) -> None:
+        _, held = read_all([Source(squad)], ["Rooms"], 0)
+        path = tmp_path / "held-out.json"
+        path.write_text(json.dumps(squad_content(held)))
+        again = read_squad(path)
+        assert again.bad_count == 0
+
+        def known(questions: Any) -> list[Any]:
+            return sorted((q.context, q.question, q.answers, q.is_impossible) for q in questions)
+
+        assert known(again.questions) == known(held)
+
+
+class TestLinking:
+    @pytest.fixture
+    def batch_of(self, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Callable[[object], Any]:
+        def make(*records: object) -> Any:
+            files, _ = read_all([Source(lines(tmp_path / "a.jsonl", *records))], [], 0)
+            features = list(build_features(build_examples(files[0], 0, ""), tokenizer, 128, 32))
+            return features, collate(features, None, 0)
+
+        return make
+
+    def test_the_likeliest_candidate_becomes_the_target(self, batch_of: Callable[[object], Any]) -> None:
+        (feature, impossible), batch = batch_of(LINE)
+        logits = torch.zeros(*batch.ids.shape, 2)
+        logits[0, feature.starts[2], 0] = logits[0, feature.ends[2], 1] = 5.0  # "key"
+        targets = linked_targets(logits, batch)
+        # Of three candidates one has a score of 10, two of 0: e^10 / (e^10 + 2).
+        assert targets[0, feature.starts[2], 0] == pytest.approx(0.99991, abs=1e-5)
+        assert targets[0, feature.ends[0], 1] == pytest.approx(2 * 4.54e-5, rel=0.01)  # "lamp", "a lamp"
+        assert torch.allclose(targets.sum(dim=1), torch.ones(2, 2))
+        assert targets[1, impossible.cls_at].tolist() == [1, 1]
+
+    def test_the_gradient_is_of_the_marginal_likelihood(self, batch_of: Callable[[object], Any]) -> None:
+        (feature, _), batch = batch_of(LINE | {"questions": LINE["questions"]})
+        logits = torch.randn(*batch.ids.shape, 2, generator=torch.Generator().manual_seed(0))
+        first = logits.clone().requires_grad_()
+        span_loss(first, batch, 0.5, 2).backward()
+        second = logits.clone().requires_grad_()
+        scores = second.masked_fill(~batch.allowed.unsqueeze(-1), -1e4).log_softmax(dim=1)
+        spans = zip(feature.starts, feature.ends, strict=True)
+        among = torch.stack([scores[0, start, 0] + scores[0, end, 1] for start, end in spans])
+        none = scores[1, 0].sum()
+        (-(among.logsumexp(dim=0) + none) / 4).backward()
+        assert first.grad is not None
+        assert second.grad is not None
+        assert torch.allclose(first.grad, second.grad, atol=1e-6)
+
+    def test_a_window_that_lacks_a_candidate_is_left_out(self, batch_of: Callable[[object], Any]) -> None:
+        context = CONTEXT + " The box is small." * 60
+        far = len(context) - 6
+        asked = LINE | {"context": context, "questions": LINE["questions"][:1]}  # type: ignore[index]
+        whole, _ = batch_of(asked)
+        assert len(whole) > 2  # the first holds all candidates, the others none
+        assert [feature.starts == (feature.cls_at,) for feature in whole[:2]] == [False, True]
+        parted, _ = batch_of(asked | {"candidates": [[20, 24], [far, far + 5]]})
+        assert len(parted) == len(whole) - 2
+
+
+def test_a_training_on_candidates_with_articles_held_out(
+    bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [
+        {
+            "doc": i,
+            "context": room["context"],
+            "candidates": [
+                [answer["answer_start"], answer["answer_start"] + len(answer["text"])]
+                for entry in room["qas"]
+                for answer in entry["answers"]
+            ],
+            "questions": [{"question": q["question"], "answerable_est": True} for q in room["qas"]],
+        }
+        for i, room in enumerate(paragraphs())
+    ]
+    path = lines(tmp_path / "rooms.jsonl.gz", *records)
+    output = tmp_path / "out"
+    arguments = command(bert, path, output, "--hold-out", "3", "Rooms", "--schedule", "cosine")
+    arguments.insert(arguments.index("--train") + 1, f"{squad}@0.5")
+    assert main(arguments) == 0
+    assert "questions: 38" in capsys.readouterr().err  # 19 rooms; the whole of the other file is held out
+    assert len(read_squad(output / "held-out.json").questions) == 40
+    record = json.loads((output / "training.json").read_text())
+    assert [source["share"] for source in record["arguments"]["train"]] == [0.5, 1.0]
+    assert record["arguments"]["hold_out"] == ["3", "Rooms"]
