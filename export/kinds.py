@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="an exported artifact")
     parser.add_argument("--limit", type=int, metavar="N", help="a seeded sample of N questions of each file")
-    parser.add_argument("--no-kernel", action="store_true", help="run the graph in ONNX Runtime")
+    parser.add_argument("--no-kernel", action="store_true", help="keep to the portable graph")
     parser.add_argument("files", type=Path, nargs="+", metavar="SQUAD.json")
     options = parser.parse_args(arguments)
     try:
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         answerer = QuestionAnswerer(artifact, kernel=not options.no_kernel)
         for file in options.files:
             questions = usable(file, options.limit)
-            print(f"\n{file.name}, {len(questions)} questions, by {answerer.runtime}:\n")
+            print(f"\n{file.name}, {len(questions)} questions, by {answerer.graph.name}:\n")
             print("\n".join(tables(list(ask(answerer, questions, file.name)), artifact.null_threshold)))
     except (QAError, squad.DataError) as error:
         print(error, file=sys.stderr)

@@ -1,18 +1,20 @@
 """Owns the way back from an int8 artifact to a Hugging Face folder; knows no training."""
 
 import argparse
-import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from transformers import BertConfig, BertForQuestionAnswering, BertTokenizerFast
 
 from export.errors import ExportError
-from service.engine.artifact import ENCODER_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_artifact
+from service.engine.artifact import KERNEL_FILE, TOKENIZER_FILE, load_artifact
 from service.errors import QAError
 
 Floats = NDArray[np.float32]
@@ -21,32 +23,34 @@ Floats = NDArray[np.float32]
 def restore(folder: Path, output: Path) -> None:
     """Write float weights that compute what the artifact's rounded ones do, for `export.finetune --base`.
 
-    Only what encoder.json describes, a BERT with one scale per column, can be restored. Raises
-    ExportError for anything else or an `output` that exists, QAError for a broken artifact.
+    Only a BERT that has a second graph (see `kernel_graph`) can be restored, from that graph's one node.
+    Raises ExportError for anything else or an `output` that exists, QAError for a broken artifact.
     """
     artifact = load_artifact(folder)
-    if not (folder / ENCODER_FILE).is_file() or artifact.manifest["architecture"] != "bert":
-        raise ExportError(f"{folder} is no int8 BERT for the kernel: only such artifacts can be restored.")
+    if not (folder / KERNEL_FILE).is_file() or artifact.manifest["architecture"] != "bert":
+        raise ExportError(f"{folder} is no int8 BERT with a {KERNEL_FILE}: only those can be restored.")
     if output.exists():
         raise ExportError(f"{output} exists: choose another --output.")
-    encoder = json.loads((folder / ENCODER_FILE).read_text(encoding="utf-8"))
-    weights = _Weights((folder / WEIGHTS_FILE).read_bytes())
-    layers, up = encoder["layers"], encoder["layers"][0]["up"]
+    node = _Node(onnx.load(str(folder / KERNEL_FILE)))
+    state = node.embeddings()
+    sizes: dict[str, int] = {
+        "vocab_size": len(state["bert.embeddings.word_embeddings.weight"]),
+        "hidden_size": state["bert.embeddings.word_embeddings.weight"].shape[1],
+        "max_position_embeddings": len(state["bert.embeddings.position_embeddings.weight"]),
+        "type_vocab_size": len(state["bert.embeddings.token_type_embeddings.weight"]),
+    }
+    head, scale, bias = node.next(), node.next(), node.next()
+    state |= {"qa_outputs.weight": (head * scale).T, "qa_outputs.bias": bias}
+    for number in range(node.attributes["layers"]):
+        state |= node.layer(f"bert.encoder.layer.{number}.")
     config = BertConfig(  # type: ignore[no-untyped-call]  # transformers'
-        vocab_size=encoder["tables"]["words"]["rows"][1],
-        hidden_size=encoder["hidden"],
-        num_hidden_layers=len(layers),
-        num_attention_heads=encoder["heads"],
-        intermediate_size=up["weights"][2],
-        hidden_act=encoder["activation"],
-        max_position_embeddings=encoder["tables"]["positions"]["rows"][1],
-        type_vocab_size=encoder["tables"]["types"]["rows"][1],
-        layer_norm_eps=float(f"{encoder['epsilon']:.3g}"),
+        **sizes,
+        num_hidden_layers=node.attributes["layers"],
+        num_attention_heads=node.attributes["heads"],
+        intermediate_size=len(state["bert.encoder.layer.0.intermediate.dense.bias"]),
+        hidden_act="relu" if node.attributes["relu"] else "gelu",
+        layer_norm_eps=float(f"{node.attributes['epsilon']:.3g}"),
     )
-    state = _embeddings(encoder, weights)
-    for number, layer in enumerate(layers):
-        state |= _layer(f"bert.encoder.layer.{number}.", layer, weights)
-    state |= weights.linear("qa_outputs", encoder["head"])
     model = BertForQuestionAnswering(config)  # type: ignore[no-untyped-call]  # transformers'
     model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
     model.save_pretrained(output, safe_serialization=True)
@@ -56,69 +60,54 @@ def restore(folder: Path, output: Path) -> None:
     tokenizer.save_pretrained(output)
 
 
-class _Weights:
-    """Tensors of model.onnx.data by their place, [offset, *shape]; numbers in JSON are themselves."""
+class _Node:
+    """The node of the custom operator: its initializers, read in the order that operator.c lists."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, model: onnx.ModelProto) -> None:
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        (node,) = model.graph.node
+        self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        self._inputs: Iterator[onnx.TensorProto] = iter([tensors[n] for n in node.input if n in tensors])
+        self._smoothed = iter(self.attributes["smoothed"])
 
-    def read(self, place: list[Any], kind: type[np.generic] = np.float32) -> Floats:
-        """A float32 copy."""
-        offset, *shape = place
-        flat = np.frombuffer(self._data, kind, int(np.prod(shape)), offset)
-        return flat.reshape(shape).astype(np.float32)
+    def next(self) -> Floats:
+        """The next initializer, as float32."""
+        return np.asarray(numpy_helper.to_array(next(self._inputs))).astype(np.float32)
 
-    def matrix(self, entry: dict[str, Any]) -> Floats:
-        """(inputs, outputs); what smoothing took from the weights' input is put back."""
-        scale, smooth = entry["scale"], entry.get("smooth")
-        plain = self.read(entry["weights"], np.int8) * self._vector(scale, entry["weights"][2])
-        return plain if smooth is None else self.read(smooth)[:, None] * plain
+    def embeddings(self) -> dict[str, Floats]:
+        names = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+        state: dict[str, Floats] = {}
+        scales, zero_points = self.attributes["table_scale"], self.attributes["table_zero_point"]
+        for name, scale, zero_point in zip(names, scales, zero_points, strict=True):
+            table = (self.next() - np.float32(zero_point)) * np.float32(scale)
+            state[f"bert.embeddings.{name}.weight"] = table
+        return state | self._norm("bert.embeddings.LayerNorm")
 
-    def linear(self, name: str, entry: dict[str, Any]) -> dict[str, Floats]:
-        """As torch keeps it: (outputs, inputs)."""
-        bias = self._vector(entry["bias"], entry["weights"][2])
-        return {f"{name}.weight": self.matrix(entry).T, f"{name}.bias": bias}
+    def layer(self, prefix: str) -> dict[str, Floats]:
+        """One layer's weights under transformers' names."""
+        fused = self._linear("qkv")
+        names = ("query", "key", "value")
+        state = {
+            f"{prefix}attention.self.{name}.{kind}": part
+            for kind in ("weight", "bias")
+            for name, part in zip(names, np.split(fused[f"qkv.{kind}"], 3), strict=True)
+        }
+        state |= self._linear(f"{prefix}attention.output.dense")
+        state |= self._linear(f"{prefix}intermediate.dense")
+        state |= self._linear(f"{prefix}output.dense")
+        state |= self._norm(f"{prefix}attention.output.LayerNorm")
+        return state | self._norm(f"{prefix}output.LayerNorm")
 
-    def norm(self, name: str, entry: dict[str, Any]) -> dict[str, Floats]:
-        """Gain and shift of a LayerNorm."""
-        return {f"{name}.weight": self.read(entry["gain"]), f"{name}.bias": self.read(entry["shift"])}
+    def _linear(self, name: str) -> dict[str, Floats]:
+        """As torch keeps it, (outputs, inputs); what smoothing took from the weights' input is put back."""
+        weights, scale, bias = self.next(), self.next(), self.next()
+        plain = weights * scale
+        if next(self._smoothed):
+            plain = self.next()[:, None] * plain
+        return {f"{name}.weight": plain.T, f"{name}.bias": bias}
 
-    def _vector(self, value: list[Any], size: int) -> Floats:
-        """A tensor's place, or the numbers themselves: the head has too few to be stored apart."""
-        if isinstance(value[0], int) and value[1:] == [size]:
-            return self.read(value)
-        return np.array(value, dtype=np.float32)
-
-
-def _embeddings(encoder: dict[str, Any], weights: _Weights) -> dict[str, Floats]:
-    names = {
-        "words": "word_embeddings",
-        "positions": "position_embeddings",
-        "types": "token_type_embeddings",
-    }
-    state = weights.norm("bert.embeddings.LayerNorm", encoder["after_embedding"])
-    for key, name in names.items():
-        table = encoder["tables"][key]
-        rounded = weights.read(table["rows"], np.uint8)
-        state[f"bert.embeddings.{name}.weight"] = (rounded - np.float32(table["zero"])) * np.float32(
-            table["scale"]
-        )
-    return state
-
-
-def _layer(prefix: str, layer: dict[str, Any], weights: _Weights) -> dict[str, Floats]:
-    fused = weights.linear("qkv", layer["qkv"])
-    names = ("query", "key", "value")
-    state = {
-        f"{prefix}attention.self.{name}.{kind}": part
-        for kind in ("weight", "bias")
-        for name, part in zip(names, np.split(fused[f"qkv.{kind}"], 3), strict=True)
-    }
-    state |= weights.linear(f"{prefix}attention.output.dense", layer["out"])
-    state |= weights.norm(f"{prefix}attention.output.LayerNorm", layer["after_attention"])
-    state |= weights.linear(f"{prefix}intermediate.dense", layer["up"])
-    state |= weights.linear(f"{prefix}output.dense", layer["down"])
-    return state | weights.norm(f"{prefix}output.LayerNorm", layer["after_down"])
+    def _norm(self, name: str) -> dict[str, Floats]:
+        return {f"{name}.weight": self.next(), f"{name}.bias": self.next()}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from service import __version__, problems, schemas
+from service import __version__, page, problems, schemas
 from service.engine.answering import QuestionAnswerer
 from service.engine.cpu import cpu_model
 from service.errors import NotReady
@@ -86,6 +86,7 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
         }
         return _response(Reply(200, schemas.encode(facts)))
 
+    page.register(app)
     return app
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
+import numpy as np
+
 from service.engine.parameters import Parameters
 from service.engine.spans import TokenSpan, WindowProbabilities, count_spans, normalise, top_spans
 from service.engine.tokenization import NO_WORD, TokenizedText
@@ -27,6 +29,26 @@ class Answer:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class TokenProbabilities:
+    """Probability of every token of a context to start and to end the answer, rounded to 6 digits.
+
+    One softmax over the whole context, whatever `scoring` says: `start` and the null's share sum to 1,
+    and so does `end`. A token of several windows has the sum of what it has in each.
+    """
+
+    offsets: list[list[int]]  # (tokens, 2), half-open ranges of code points
+    start: list[float]  # (tokens,)
+    end: list[float]  # (tokens,)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedAnswer(Answer):
+    """The best answer where the parameter `token_probabilities` asks for `tokens`."""
+
+    tokens: TokenProbabilities
+
+
 def decode(
     context: str,
     tokens: TokenizedText,
@@ -47,7 +69,23 @@ def decode(
         rank = null_score * math.exp(min(-null_threshold, 700.0))  # more would overflow
         above = sum(answer.score >= rank for answer in answers)
         answers.insert(above, Answer("", 0, 0, null_score))
-    return answers[: parameters.top_k] or [Answer("", 0, 0, 0.0)]
+    answers = answers[: parameters.top_k] or [Answer("", 0, 0, 0.0)]
+    if parameters.token_probabilities:
+        best = answers[0]
+        explanation = _token_probabilities(tokens, windows, logits)
+        answers[0] = ExplainedAnswer(best.answer, best.start, best.end, best.score, explanation)
+    return answers
+
+
+def _token_probabilities(
+    tokens: TokenizedText, windows: Sequence[Window], logits: Sequence[WindowLogits]
+) -> TokenProbabilities:
+    start, end = np.zeros((2, len(tokens.ids)))
+    probabilities, _ = normalise(windows, logits, per_window=False)
+    for window, inside in zip(windows, probabilities, strict=True):
+        start[window.first : window.last] += inside.start
+        end[window.first : window.last] += inside.end
+    return TokenProbabilities(tokens.offsets.tolist(), start.round(6).tolist(), end.round(6).tolist())
 
 
 def _distinct_answers(

@@ -17,7 +17,8 @@ class Parameters:
     cut to what the model takes. `doc_stride` is the OVERLAP of neighbouring windows; None, the
     default, means 128 or half of max_seq_len if that is less. `scoring` and `null_threshold` are
     this project's own: see `spans.normalise`, and `answering` for the threshold (None: the
-    artifact's own, else 0, which is upstream's rule).
+    artifact's own, else 0, which is upstream's rule). `token_probabilities` adds those of every
+    context token to the best answer, see `decoding.TokenProbabilities`.
     """
 
     top_k: int = 1
@@ -29,6 +30,7 @@ class Parameters:
     align_to_words: bool = True
     scoring: Scoring = "global"
     null_threshold: float | None = None
+    token_probabilities: bool = False
 
     def __post_init__(self) -> None:
         """Raises InvalidInput naming the field that is out of range."""

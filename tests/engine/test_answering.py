@@ -3,11 +3,13 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.engine.answering import Answer, QuestionAnswerer
 from service.engine.artifact import load_artifact
+from service.engine.decoding import ExplainedAnswer
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput
 
@@ -115,3 +117,40 @@ def test_parameters_out_of_range_are_named(name: str, value: object) -> None:
     with pytest.raises(InvalidInput) as caught:
         Parameters(**{name: value})  # type: ignore[arg-type] # wrong on purpose
     assert caught.value.field == f"parameters.{name}"
+
+
+LONG = "The harbour was quiet, and the boats lay side by side. " * 20
+
+
+@pytest.mark.parametrize("parameters", [{}, {"scoring": "per_window"}, {"max_seq_len": 64, "doc_stride": 16}])
+@pytest.mark.parametrize("context", ["The bridge was opened in 1931 by the mayor.", LONG])
+def test_token_probabilities_are_those_of_the_whole_context(
+    answerer: QuestionAnswerer, context: str, parameters: dict[str, Any]
+) -> None:
+    wanted = Parameters(token_probabilities=True, handle_impossible_answer=True, top_k=500, **parameters)
+    (answers,) = answerer.answer([("When?", context)], wanted)
+    best, *others = answers
+    assert isinstance(best, ExplainedAnswer)
+    assert not any(isinstance(other, ExplainedAnswer) for other in others)
+    assert "".join(context[start:end] for start, end in best.tokens.offsets) == "".join(context.split())
+    null = next(answer.score for answer in answers if not answer.answer)
+    missing = [1 - sum(best.tokens.start), 1 - sum(best.tokens.end)]
+    assert all(share > -1e-3 for share in missing)
+    if parameters.get("scoring") != "per_window":
+        assert missing[0] * missing[1] == pytest.approx(null, rel=0.02, abs=1e-4)
+
+
+def test_the_best_answer_of_one_window_has_the_product_of_its_tokens(answerer: QuestionAnswerer) -> None:
+    context = "alpha beta gamma delta epsilon zeta"
+    wanted = Parameters(token_probabilities=True, align_to_words=False)
+    ((best,),) = answerer.answer([("Which?", context)], wanted)
+    assert isinstance(best, ExplainedAnswer)
+    first = [start for start, _ in best.tokens.offsets].index(best.start)
+    last = [end for _, end in best.tokens.offsets].index(best.end)
+    assert best.score == pytest.approx(best.tokens.start[first] * best.tokens.end[last], rel=1e-3)
+
+
+def test_nothing_to_find_has_no_token(answerer: QuestionAnswerer) -> None:
+    ((best,),) = answerer.answer([("Which?", " ")], Parameters(token_probabilities=True))
+    assert isinstance(best, ExplainedAnswer)
+    assert best.tokens.offsets == best.tokens.start == best.tokens.end == []

@@ -41,10 +41,11 @@ def edit(model: Path, change: Change) -> None:
 
 def seal(model: Path, *names: str) -> None:
     """Make the manifest say what the files are."""
+    entries = {}
     for name in names:
         content = (model / name).read_bytes()
-        entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        edit(model, lambda manifest, name=name, entry=entry: manifest["files"].update({name: entry}))
+        entries[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    edit(model, lambda manifest: manifest["files"].update(entries))
 
 
 def refusal(model: Path) -> str:

@@ -1,0 +1,69 @@
+"""The shipped model, int8 by whatever runs it here, asked our own questions; and the set itself."""
+
+from collections import Counter
+
+import pytest
+
+from service.engine.answering import QuestionAnswerer
+from service.engine.artifact import load_artifact
+from service.engine.parameters import Parameters
+from service.engine.tokenization import TextTokenizer
+from service.settings import DEFAULT_MODEL
+from tests.quality.judgement import is_right, judge, table
+from tests.quality.probe_set import Probe, probe_set
+
+# Share of the probes that the shipped model must get right.
+FLOOR = 0.5
+KINDS = {
+    "distractor", "how long", "how much", "multi-word", "when", "where", "which", "who", "why", "yes-no"
+}  # fmt: skip
+GENRES = {"contract", "encyclopedia", "mail", "manual", "news", "recipe", "table"}
+
+
+@pytest.mark.parametrize("runtime", ["kernel", "onnxruntime"])
+def test_the_shipped_model_answers_at_least_as_many_as_the_floor(runtime: str) -> None:
+    answerer = QuestionAnswerer(load_artifact(DEFAULT_MODEL), kernel=runtime == "kernel")
+    if answerer.runtime != runtime:
+        pytest.skip("the kernel is not compiled, or this CPU has no AVX-512 VNNI")
+    verdicts = judge(answerer, probe_set())
+    print(table(verdicts))  # seen with -s, and where the test fails
+    assert sum(verdict.right for verdict in verdicts) >= FLOOR * len(verdicts)
+
+
+def test_every_kind_has_eight_with_an_answer_and_four_without() -> None:
+    assert len(probe_set()) == 120
+    answerable = Counter(probe.kind for probe in probe_set() if probe.answers)
+    unanswerable = Counter(probe.kind for probe in probe_set() if not probe.answers)
+    assert answerable == dict.fromkeys(KINDS, 8)
+    assert unanswerable == dict.fromkeys(KINDS, 4)
+    assert {probe.genre for probe in probe_set()} == GENRES
+    assert len({(probe.question, probe.context) for probe in probe_set()}) == 120
+
+
+def test_every_accepted_answer_is_in_its_text_and_one_is_short_enough_to_be_found() -> None:
+    tokenizer = TextTokenizer(load_artifact(DEFAULT_MODEL))
+    most = Parameters().max_answer_len
+    for probe in probe_set():
+        for answer in probe.answers:
+            assert answer in probe.context, (probe.question, answer)
+        if probe.answers:
+            lengths = [len(tokenizer.tokenize(answer, "context").ids) for answer in probe.answers]
+            assert min(lengths) <= most, probe.question
+
+
+def test_some_texts_are_longer_than_one_window() -> None:
+    tokenizer = TextTokenizer(load_artifact(DEFAULT_MODEL))
+    texts = {probe.context for probe in probe_set()}
+    lengths = [len(tokenizer.tokenize(text, "context").ids) for text in texts]
+    assert sum(length > Parameters().max_seq_len for length in lengths) >= 4
+
+
+def test_what_counts_as_right() -> None:
+    probe = Probe("how long", "manual", "?", "about 25 minutes or so", ("about 25 minutes",))
+    assert is_right(probe, "About 25 minutes.")
+    assert is_right(probe, "25 minutes")  # F1 is 0.8
+    assert not is_right(probe, "minutes")
+    assert not is_right(probe, "")
+    nothing = Probe("how long", "manual", "?", "text", ())
+    assert is_right(nothing, "")
+    assert not is_right(nothing, "text")
