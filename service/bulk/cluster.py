@@ -1,6 +1,7 @@
 """Owns the way from rows to outcomes on a Ray cluster; knows no file and no journal."""
 
 import logging
+import socket
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -21,6 +22,7 @@ except ImportError as missing:
 
 # What one actor takes at a time: many, so that Ray's work per task is small beside the model's.
 _BLOCK_BYTES = 64 << 10
+_CONNECT_SECONDS = 5.0
 
 Block = dict[str, Any]  # columns by name, a chunk in each row
 
@@ -32,10 +34,7 @@ def answer_on_ray(task: Task, settings: Settings, done: int) -> Iterator[Chunk]:
     actor loads the model once. An actor that dies is started anew and what it had is given to another: Ray
     Data does that, and that no row is lost or doubled is checked.
     """
-    try:
-        ray.init(address=task.address, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, ValueError) as error:
-        raise BadFile(f"There is no Ray cluster at {task.address}: {error}") from error
+    _connect(task.address)
     try:
         context = DataContext.get_current()
         context.execution_options.preserve_order = True
@@ -43,7 +42,7 @@ def answer_on_ray(task: Task, settings: Settings, done: int) -> Iterator[Chunk]:
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-        cpus = int(ray.cluster_resources().get("CPU", 1))
+        cpus = int(ray.cluster_resources().get("CPU", 0))
         chunks = (
             ray.data.from_items([{"done": done}], override_num_blocks=1)
             .map_batches(_read, fn_kwargs={"task": task}, batch_size=None, num_cpus=0, label_selector=here)
@@ -52,7 +51,7 @@ def answer_on_ray(task: Task, settings: Settings, done: int) -> Iterator[Chunk]:
                 fn_constructor_kwargs={"task": task, "settings": settings},
                 batch_size=None,
                 num_cpus=1,
-                compute=ActorPoolStrategy(min_size=1, max_size=cpus),
+                compute=ActorPoolStrategy(size=max(cpus, 1)),
             )
         )
         for row in chunks.iter_rows():
@@ -63,6 +62,18 @@ def answer_on_ray(task: Task, settings: Settings, done: int) -> Iterator[Chunk]:
             yield Chunk(outcomes, float(row["share"]))
     finally:
         ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    """Join the cluster at `address`, or what Ray finds without one: RAY_ADDRESS, a local one, a new one."""
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    try:
+        if host and port.isdecimal():  # asked first, since Ray would try for minutes
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadFile(f"There is no Ray cluster at {address} that takes this run: {reason}.") from error
 
 
 class _Actor:
