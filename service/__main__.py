@@ -5,12 +5,14 @@ import http.client
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import get_type_hints
 
 from service import __version__
+from service.bench.arguments import add_arguments as add_bench
+from service.bulk.arguments import add_arguments as add_bulk
 from service.errors import NotReady, QAError
 from service.settings import Settings
 
@@ -95,6 +97,12 @@ def _bench(settings: Settings, options: argparse.Namespace) -> int:
     return bench(settings, options)
 
 
+def _bulk(settings: Settings, options: argparse.Namespace) -> int:
+    from service.bulk.run import bulk
+
+    return bulk(settings, options)
+
+
 def _read_context(name: str) -> str:
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -139,51 +147,15 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     bench = commands.add_parser("bench", help="measure latency and throughput on this machine")
-    _add_bench(bench)
+    add_bench(bench)
     _add_settings(bench, {"model", "threads", "kernel", "token_budget"})
     bench.set_defaults(run=_bench)
+
+    bulk = commands.add_parser("bulk", help="answer the rows of a file")
+    add_bulk(bulk)
+    _add_settings(bulk, {"model", "threads", "kernel", "token_budget"})
+    bulk.set_defaults(run=_bulk)
     return parser
-
-
-def _add_bench(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--mode", choices=("engine", "http", "both"), default="both", help="the library, a server, or both")
-    add("--url", metavar="URL", help="a running server to measure (default: starts one)")
-    add("--questions", type=Path, metavar="FILE", help="SQuAD file or JSON lines (default: built in)")
-    add(
-        "--concurrency",
-        type=_numbers(int),
-        default=[1, 4, 16],
-        metavar="N,N,..",
-        help="callers of the closed loop (default 1,4,16)",
-    )
-    add("--rate", type=_numbers(float), default=[], metavar="R,R,..", help="arrivals per second (open loop)")
-    add(
-        "--overload",
-        type=_numbers(float),
-        default=[],
-        metavar="X,X,..",
-        help="arrivals at X times the server's best closed loop before",
-    )
-    add("--lengths", type=_numbers(int), default=[], metavar="T,T,..", help="tokens per question, one caller")
-    add("--seconds", type=float, default=5.0, help="per measurement (default 5)")
-    add("--warm-up", type=float, default=1.0, help="seconds before each (default 1)")
-    add("--deadline", type=float, metavar="S", help="seconds sent along as X-Request-Timeout")
-    add("--json", type=Path, metavar="FILE", help="write the figures")
-    add("--html", type=Path, metavar="FILE", help="write a page with plots")
-
-
-def _numbers(kind: type[int] | type[float]) -> Callable[[str], list[float]]:
-    """A parser of positive numbers with commas between."""
-
-    def parse(text: str) -> list[float]:
-        numbers = [kind(part) for part in text.split(",") if part.strip()]
-        if not all(0 < number < float("inf") for number in numbers):
-            raise argparse.ArgumentTypeError(f"{text} holds a number that is not above 0")
-        return list(numbers)
-
-    parse.__name__ = "list of numbers"
-    return parse
 
 
 def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:

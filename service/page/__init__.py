@@ -36,8 +36,8 @@ def register(app: Flask) -> None:
     """Add GET / and the page's files under /page/, all by relative addresses, so that any prefix works.
 
     GET / is the page for those who accept HTML by name, as browsers do; load balancers and scripts get
-    a small JSON. None of these routes takes or tells anything of a user's, so they may stay open where an API key
-    guards the rest.
+    a small JSON. None of these routes takes or tells anything of a user's, so they may stay open where an API
+    key guards the rest.
     """
     files = {name: (_FOLDER / name).read_bytes() for name in _TYPES}
     greeting = schemas.encode(
@@ -62,4 +62,5 @@ def register(app: Flask) -> None:
     def file(name: str) -> Response:
         response = Response(files[name], HTTPStatus.OK, _HEADERS, content_type=_TYPES[name])
         response.set_etag(sha256(files[name]).hexdigest()[:16])
-        return response.make_conditional(request)
+        response.make_conditional(request)  # changes it in place
+        return response

@@ -153,4 +153,4 @@ def test_the_best_answer_of_one_window_has_the_product_of_its_tokens(answerer: Q
 def test_nothing_to_find_has_no_token(answerer: QuestionAnswerer) -> None:
     ((best,),) = answerer.answer([("Which?", " ")], Parameters(token_probabilities=True))
     assert isinstance(best, ExplainedAnswer)
-    assert best.tokens.offsets == best.tokens.start == best.tokens.end == []
+    assert [*best.tokens.offsets, *best.tokens.start, *best.tokens.end] == []

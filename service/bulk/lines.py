@@ -1,0 +1,78 @@
+"""Owns JSON lines: one object a line in, the same with an answer out; knows no answering."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO, BinaryIO
+
+import msgspec
+
+from service.bulk.rows import LONGEST_ROW, Outcome, Problem, Row, answer_value, ask, refuse
+from service.bulk.task import Task
+from service.engine.parameters import Parameters
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class JsonLines:
+    """A file with a JSON object a line; blank lines are no rows."""
+
+    def __init__(self, task: Task) -> None:
+        self._path, self._columns, self._parameters = task.input, task.columns, task.parameters
+
+    def rows(self) -> Iterator[Row]:
+        """Every row in order; a bad one says why."""
+        size = max(self._path.stat().st_size, 1)
+        with self._path.open("rb") as file:
+            for number, line in _lines(file):
+                yield replace(self._row(line, number), share=file.tell() / size)
+
+    def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
+        """Each answered row as its line was, byte for byte, with the answer as the last field."""
+        name = msgspec.json.encode(self._columns.answer)
+        with self._path.open("rb") as file:
+            for (_, line), outcome in zip(_lines(file), outcomes, strict=True):
+                if isinstance(outcome, Problem):
+                    continue
+                fields = line.strip().removeprefix(_BYTE_ORDER_MARK).removesuffix(b"}").rstrip()
+                value = msgspec.json.encode(answer_value(outcome, self._parameters))
+                out.write(b"".join((fields, b",", name, b":", value, b"}\n")))
+
+    def _row(self, line: bytes, number: int) -> Row:
+        if len(line) > LONGEST_ROW:
+            return refuse(f"The line is longer than {LONGEST_ROW >> 20} MiB.", line=number)
+        try:
+            record = msgspec.json.decode(line.removeprefix(_BYTE_ORDER_MARK))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+            return refuse(f"The line is not valid JSON: {reason}.", line=number)
+        if not isinstance(record, dict):
+            return refuse("The line is no JSON object.", line=number)
+        row = ask(record, self._columns, number)
+        if self._columns.answer in record:
+            reason = f"The row has a field {self._columns.answer} already: name another with --answer-column."
+            return refuse(reason, self._columns.answer, line=number, identity=row.id)
+        return row
+
+
+def write_lines(
+    rows: Iterator[Row], outcomes: Iterator[Outcome], out: IO[bytes], name: str, parameters: Parameters
+) -> None:
+    """Answered rows of any other format as JSON lines."""
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if not isinstance(outcome, Problem):
+            value = answer_value(outcome, parameters)
+            out.write(msgspec.json.encode({**(row.record or {}), name: value}) + b"\n")
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each line that is not blank; of an overlong one just enough to tell."""
+    for number in itertools.count(1):
+        line = file.readline(LONGEST_ROW + 1)
+        if not line:
+            return
+        rest = line
+        while len(rest) > LONGEST_ROW and not rest.endswith(b"\n"):
+            rest = file.readline(LONGEST_ROW + 1)
+        if line.strip():
+            yield number, line

@@ -1,0 +1,90 @@
+"""Owns Parquet: typed columns in, the same and one for the answer out; knows no answering."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import IO, Any
+
+from service.bulk.rows import Outcome, Problem, Row, ask
+from service.bulk.task import BadFile, Task
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as missing:
+    raise BadFile("Parquet needs pyarrow: install it with 'pip install qa-onnx[parquet]'.") from missing
+
+_BATCH_ROWS = 256  # rows decoded at a time
+_READ_BYTES = 1 << 20  # of a column read at a time, however large its row group
+# A row group of the output ends at whichever comes first.
+_GROUP_ROWS, _GROUP_BYTES = 65_536, 64 << 20
+
+
+class Parquet:
+    """A Parquet file; the answer is one more column: a struct, or a list of structs for top_k > 1."""
+
+    def __init__(self, task: Task) -> None:
+        """Raises BadFile for another kind of file, and where its columns do not fit."""
+        self._path, self._columns = path, columns = task.input, task.columns
+        self._records = task.output_format == "jsonl"  # whose rows hold all columns
+        with self._open() as file:
+            self._schema = file.schema_arrow
+        for flag, name in (("question", columns.question), ("context", columns.context)):
+            if name not in self._schema.names:
+                raise BadFile(
+                    f"{path} has no column {name}, only {', '.join(self._schema.names)}: "
+                    f"name the one with the {flag} with --{flag}-column.",
+                    field=name,
+                )
+        if columns.answer in self._schema.names:
+            raise BadFile(
+                f"{path} has a column {columns.answer} already: "
+                "name another for the answer with --answer-column.",
+                field=columns.answer,
+            )
+        # As in `Answer`; int64 and float64 are what readers expect.
+        answer = pa.struct(
+            [("answer", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("score", pa.float64())]
+        )
+        self._several = task.parameters.top_k > 1
+        self._answers = pa.list_(answer) if self._several else answer
+
+    def rows(self) -> Iterator[Row]:
+        """Every row in order; a bad one says why."""
+        names = [self._columns.question, self._columns.context, self._columns.id]
+        with self._open() as file:
+            total = max(file.metadata.num_rows, 1)
+            wanted = None if self._records else [name for name in names if name in self._schema.names]
+            number = 0
+            for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield replace(ask(record, self._columns), share=number / total)
+
+    def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
+        """All columns of the answered rows, as they were, and the answer's."""
+        schema = self._schema.append(pa.field(self._columns.answer, self._answers))
+        with self._open() as file, pq.ParquetWriter(out, schema) as writer:
+            group: list[pa.RecordBatch] = []
+            for batch in file.iter_batches(_BATCH_ROWS):
+                group.append(self._with_answers(batch, list(itertools.islice(outcomes, len(batch))), schema))
+                if sum(map(len, group)) >= _GROUP_ROWS or sum(part.nbytes for part in group) >= _GROUP_BYTES:
+                    writer.write_table(pa.Table.from_batches(group))
+                    group = []
+            if group:
+                writer.write_table(pa.Table.from_batches(group))
+
+    def _with_answers(self, batch: Any, outcomes: list[Outcome], schema: Any) -> Any:
+        answered = [not isinstance(outcome, Problem) for outcome in outcomes]
+        found = [
+            [asdict(answer) for answer in outcome] for outcome in outcomes if not isinstance(outcome, Problem)
+        ]
+        values = pa.array(found if self._several else [one[0] for one in found], self._answers)
+        kept = batch.filter(pa.array(answered, pa.bool_()))
+        return pa.RecordBatch.from_arrays([*kept.columns, values], schema=schema)
+
+    def _open(self) -> Any:
+        try:
+            return pq.ParquetFile(self._path, buffer_size=_READ_BYTES, pre_buffer=False)
+        except pa.ArrowException as error:
+            raise BadFile(f"{self._path} is no Parquet file: {' '.join(str(error).split())[:200]}") from None

@@ -1,0 +1,97 @@
+"""Owns SQuAD JSON: articles in one at a time, the same with predictions out; knows no answering."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import IO, Any
+
+import ijson
+import msgspec
+
+from service.bulk.rows import Outcome, Problem, Row, answer_value, ask, refuse
+from service.bulk.task import BadFile, Task
+
+
+class Squad:
+    """A SQuAD file, version 1 or 2; in memory is one article at a time (the largest of SQuAD: 0.5 MB)."""
+
+    def __init__(self, task: Task) -> None:
+        self._path, self._columns, self._parameters = task.input, task.columns, task.parameters
+
+    def rows(self) -> Iterator[Row]:
+        """Every question in order; whatever is there in place of an article or a paragraph is a bad row."""
+        size = max(self._path.stat().st_size, 1)
+        with self._path.open("rb") as file:
+            for article in self._articles(file):
+                for row, _ in self._questions(article):
+                    yield replace(row, share=file.tell() / size)
+
+    def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
+        """The file with a prediction in each question; questions without an answer are left out."""
+        name = self._columns.answer
+        with self._path.open("rb") as file:
+            version = next(ijson.items(file, "version"), None)
+        head = {} if version is None else {"version": version}
+        out.write(msgspec.json.encode(head).removesuffix(b"}") + (b"," if head else b"") + b'"data":[')
+        with self._path.open("rb") as file:
+            for number, article in enumerate(self._articles(file)):
+                answered = set()
+                for (_, question), outcome in zip(self._questions(article), outcomes, strict=False):
+                    if question is not None and not isinstance(outcome, Problem):
+                        question[name] = answer_value(outcome, self._parameters)
+                        answered.add(id(question))
+                for paragraph in _paragraphs(article):
+                    if isinstance(paragraph, dict) and isinstance(paragraph.get("qas"), list):
+                        paragraph["qas"] = [asked for asked in paragraph["qas"] if id(asked) in answered]
+                out.write((b"," if number else b"") + b"\n" + msgspec.json.encode(article))
+        out.write(b"\n]}\n")
+
+    def _articles(self, file: IO[bytes]) -> Iterator[Any]:
+        try:
+            yield from ijson.items(file, "data.item", use_float=True)
+        except ijson.JSONError as error:
+            raise BadFile(f"{self._path} is not valid JSON: {' '.join(str(error).split())[:200]}.") from None
+
+    def _questions(self, article: Any) -> Iterator[tuple[Row, dict[str, Any] | None]]:
+        """Each question of an article as a row, and itself where it can hold a prediction."""
+        title = article.get("title") if isinstance(article, dict) else None
+        for paragraph in _paragraphs(article):
+            asked = paragraph.get("qas") if isinstance(paragraph, dict) else None
+            if not isinstance(asked, list):
+                yield refuse("This is no article or paragraph with questions (qas)."), None
+                continue
+            for question in asked:
+                if not isinstance(question, dict):
+                    yield refuse("The question is no JSON object."), None
+                    continue
+                yield self._row(title, paragraph, question), question
+
+    def _row(self, title: object, paragraph: Mapping[str, Any], question: Mapping[str, Any]) -> Row:
+        names = self._columns
+        record = {
+            names.id: question.get("id"),
+            "title": title,
+            names.question: question.get("question"),
+            names.context: paragraph.get("context"),
+        }
+        row = ask(record, names)
+        if names.answer in question:
+            reason = f"The row has a field {names.answer} already: name another with --answer-column."
+            return refuse(reason, names.answer, identity=row.id)
+        return row
+
+
+def write_predictions(rows: Iterator[Row], outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
+    """`{"id": "answer", ...}`, as SQuAD's own evaluation reads it."""
+    before = b"{"
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if not isinstance(outcome, Problem):
+            pair = msgspec.json.encode(row.id) + b": " + msgspec.json.encode(outcome[0].answer)
+            out.write(before + b"\n" + pair)
+            before = b","
+    out.write(b"{}\n" if before == b"{" else b"\n}\n")
+
+
+def _paragraphs(article: Any) -> list[Any]:
+    """An article's paragraphs; what is none stands for itself, so that it is not lost silently."""
+    paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
+    return paragraphs if isinstance(paragraphs, list) else [article]

@@ -1,0 +1,114 @@
+"""Owns CSV and TSV: cells in, the same with columns for the answer out; knows no answering."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO, TextIO
+
+import msgspec
+
+from service.bulk.rows import LONGEST_ROW, Outcome, Problem, Row, ask, refuse
+from service.bulk.task import BadFile, Task
+
+# Bytes that are not UTF-8 come out as they went in; in a question or a context they make a bad row.
+_BYTES_AS_THEY_ARE = "surrogateescape"
+
+
+class Table:
+    """A file of delimited cells under a header, in UTF-8, quoted as RFC 4180 says.
+
+    One answer gives the columns NAME, NAME_start, NAME_end and NAME_score; several give one column, NAME,
+    with their list as JSON.
+    """
+
+    def __init__(self, task: Task) -> None:
+        """Raises BadFile where the header lacks a column or has one that would be added."""
+        self._path, self._columns, self._delimiter = task.input, task.columns, task.delimiter
+        self._several = task.parameters.top_k > 1
+        name = task.columns.answer
+        self._added = [name] if self._several else [name, f"{name}_start", f"{name}_end", f"{name}_score"]
+        csv.field_size_limit(LONGEST_ROW)  # of the whole process, which reads no other CSV
+        with self._path.open("rb") as file:
+            first = file.readline(LONGEST_ROW)
+        self._mark = first.startswith(b"\xef\xbb\xbf")
+        self._line_end = "\r\n" if first.endswith(b"\r\n") else "\n"
+        with self._open() as file:
+            self._header = self._read_header(next(self._cells(file), (0, []))[1])
+
+    def rows(self) -> Iterator[Row]:
+        """Every row under the header, in order; a bad one says why."""
+        size = max(self._path.stat().st_size, 1)
+        with self._open() as file:
+            for line, cells in self._body(file):
+                yield replace(self._row(cells, line), share=file.buffer.tell() / size)
+
+    def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
+        """The header and each answered row, with the answer's cells at the end."""
+        encoding = "utf-8-sig" if self._mark else "utf-8"
+        text = io.TextIOWrapper(out, encoding, errors=_BYTES_AS_THEY_ARE, newline="", write_through=True)
+        try:
+            writer = csv.writer(text, delimiter=self._delimiter, lineterminator=self._line_end)
+            writer.writerow([*self._header, *self._added])
+            with self._open() as file:
+                for (_, cells), outcome in zip(self._body(file), outcomes, strict=True):
+                    if not isinstance(outcome, Problem) and isinstance(cells, list):
+                        writer.writerow([*cells, *self._answer_cells(outcome)])
+        finally:
+            text.detach()  # else it would close `out`
+
+    def _read_header(self, cells: list[str] | csv.Error) -> list[str]:
+        if not isinstance(cells, list):
+            raise BadFile(f"The header of {self._path} is no CSV: {cells}.")
+        for flag, name in (("question", self._columns.question), ("context", self._columns.context)):
+            if name not in cells:
+                raise BadFile(
+                    f"{self._path} has no column {name}, only {', '.join(cells) or 'none at all'}: "
+                    f"name the one with the {flag} with --{flag}-column.",
+                    field=name,
+                )
+        if taken := sorted(set(self._added) & set(cells)):
+            raise BadFile(
+                f"{self._path} has a column {taken[0]} already: "
+                "name another for the answer with --answer-column.",
+                field=taken[0],
+            )
+        return cells
+
+    def _answer_cells(self, outcome: Outcome) -> list[object]:
+        if isinstance(outcome, Problem):
+            return []
+        if self._several:
+            return [msgspec.json.encode(outcome).decode()]
+        best = outcome[0]
+        return [best.answer, best.start, best.end, best.score]
+
+    def _row(self, cells: list[str] | csv.Error, line: int) -> Row:
+        if not isinstance(cells, list):
+            return refuse(f"The row is no CSV: {cells}.", line=line)
+        if len(cells) != len(self._header):
+            reason = f"The row has {len(cells)} cells where the header has {len(self._header)}."
+            return refuse(reason, line=line)
+        return ask(dict(zip(self._header, cells, strict=True)), self._columns, line)
+
+    def _body(self, file: TextIO) -> Iterator[tuple[int, list[str] | csv.Error]]:
+        cells = self._cells(file)
+        next(cells, None)  # the header
+        return cells
+
+    def _cells(self, file: TextIO) -> Iterator[tuple[int, list[str] | csv.Error]]:
+        """Last line and cells of each row, the header's too; blank lines are no rows."""
+        reader = csv.reader(file, delimiter=self._delimiter)
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield reader.line_num, error
+            else:
+                if cells:
+                    yield reader.line_num, cells
+
+    def _open(self) -> TextIO:
+        return self._path.open(encoding="utf-8-sig", errors=_BYTES_AS_THEY_ARE, newline="")

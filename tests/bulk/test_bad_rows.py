@@ -1,0 +1,161 @@
+"""Bad rows are told by number and reason, counted, and left out; bad files and flags are one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bulk.conftest import bulk, make_rows, read_jsonl, write_csv, write_jsonl, write_parquet
+
+GOOD = make_rows(4)
+SECRET = "Zanzibar-4711"  # noqa: S105 - a text to look for in what is told of bad rows
+
+
+def test_bad_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = [json.dumps(row).encode() for row in GOOD]
+    bad = [
+        (SECRET.encode(), None, "not valid JSON"),
+        (b'["a list"]', None, "no JSON object"),
+        (b'{"question": "Who?"}', "context", "missing"),
+        (b'{"question": 3, "context": "x"}', "question", "no text"),
+        (b'{"question": "", "context": "x"}', "question", "empty"),
+        (b'{"question": "\\ud800", "context": "x"}', None, "not valid JSON"),
+        (b'{"question": "\xff", "context": "x"}', None, "not valid JSON"),
+        (b"[" * 5000, None, "not valid JSON"),
+        (b'{"question": "Who?", "context": "x", "prediction": 1}', "prediction", "--answer-column"),
+        (b'{"question": "Who?", "context": "' + b"x" * (17 << 20) + b'"}', None, "longer than 16 MiB"),
+    ]
+    source = tmp_path / "in.jsonl"
+    lines = good[:1] + [line for line, _, _ in bad] + good[1:]
+    source.write_bytes(b"\n\n".join(lines))  # so that row n is in line 2n - 1
+    assert bulk(source, tmp_path / "out.jsonl", "--fail-on-errors") == 1
+    assert [row["id"] for row in read_jsonl(tmp_path / "out.jsonl")] == [row["id"] for row in GOOD]
+    told = read_jsonl(tmp_path / "out.jsonl.errors.jsonl")
+    assert len(told) == len(bad)
+    for number, (problem, (_, field, reason)) in enumerate(zip(told, bad, strict=True), 2):
+        assert problem["row"] == number
+        assert problem["line"] == 2 * number - 1
+        assert problem.get("field") == field
+        assert reason in problem["reason"]
+        assert SECRET not in json.dumps(problem)
+    said = capsys.readouterr().out
+    assert "4 rows answered" in said
+    assert f"{len(bad)} bad rows" in said
+
+
+def test_bad_cells(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_bytes(
+        b"id,question,context\n"
+        b"1,Who?,Ann did.\n"
+        b"2,Who?\n"
+        b"3,Who?,Bo did.,more\n"
+        b"4,Who \xff?,Bo did.\n"
+        b'5,,"A context\nof two lines."\n'
+        b"6,Who?,Cy did.\n"
+    )
+    assert bulk(source, tmp_path / "out.csv", "--errors", str(tmp_path / "bad.jsonl")) == 0
+    assert [line.split(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()] == [
+        "id",
+        "1",
+        "6",
+    ]
+    told = read_jsonl(tmp_path / "bad.jsonl")
+    assert [(problem["row"], problem["line"]) for problem in told] == [(2, 3), (3, 4), (4, 5), (5, 7)]
+    assert [problem.get("id") for problem in told] == [None, None, "4", "5"]
+    assert "2 cells where the header has 3" in told[0]["reason"]
+    assert told[2]["field"] == told[3]["field"] == "question"
+
+
+def test_bad_pieces_of_squad(tmp_path: Path) -> None:
+    good = {"context": "Ann did it.", "qas": [{"id": "a", "question": "Who?"}]}
+    content = {
+        "data": [
+            {"title": "t", "paragraphs": [good, {"context": "no questions"}, "no paragraph"]},
+            "no article",
+            {"paragraphs": [{"qas": [{"id": "b", "question": "Who?"}]}, {"context": "x", "qas": [4]}]},
+            {
+                "paragraphs": [
+                    {"context": "Bo did it.", "qas": [{"id": "c", "question": "Who?"}, {"id": "d"}]}
+                ]
+            },
+        ]
+    }
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps(content))
+    assert bulk(source, tmp_path / "out.json") == 0
+    out = json.loads((tmp_path / "out.json").read_text())
+    kept = [
+        question["id"]
+        for article in out["data"]
+        if isinstance(article, dict)
+        for paragraph in article["paragraphs"]
+        if isinstance(paragraph, dict)
+        for question in paragraph.get("qas", [])
+    ]
+    assert kept == ["a", "c"]
+    told = read_jsonl(tmp_path / "out.json.errors.jsonl")
+    assert [problem["row"] for problem in told] == [2, 3, 4, 5, 6, 8]
+    assert [problem.get("id") for problem in told] == [None, None, None, "b", None, "d"]
+
+
+def test_nulls_and_other_types_of_parquet(tmp_path: Path) -> None:
+    rows = [*GOOD[:2], {**GOOD[2], "question": None}, {**GOOD[3], "context": ""}]
+    source = write_parquet(tmp_path / "in.parquet", rows)
+    assert bulk(source, tmp_path / "out.parquet") == 0
+    told = read_jsonl(tmp_path / "out.parquet.errors.jsonl")
+    assert [(problem["row"], problem["field"]) for problem in told] == [(3, "question"), (4, "context")]
+
+
+def test_predictions_need_ids(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [GOOD[0], {**GOOD[1], "id": None}])
+    assert bulk(source, tmp_path / "out.json", "--output-format", "predictions") == 0
+    assert list(json.loads((tmp_path / "out.json").read_text())) == [GOOD[0]["id"]]
+    (problem,) = read_jsonl(tmp_path / "out.json.errors.jsonl")
+    assert (problem["row"], problem["field"]) == (2, "id")
+
+
+def test_rows_the_parameters_do_not_fit(tmp_path: Path) -> None:
+    long = {**GOOD[1], "question": "Who built it, and when, and where, and why was it built at all?"}
+    source = write_jsonl(tmp_path / "in.jsonl", [GOOD[0], long])
+    assert bulk(source, tmp_path / "out.jsonl", "--max-seq-len", "16", "--doc-stride", "2") == 0
+    (problem,) = read_jsonl(tmp_path / "out.jsonl.errors.jsonl")
+    assert (problem["row"], problem["field"]) == (2, "parameters.max_seq_len")
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "flags", "sentence"),
+    [
+        ("in.csv", "out.csv", ["--question-column", "q"], "has no column q, only id, question, context"),
+        ("in.csv", "out.csv", ["--answer-column", "id"], "has a column id already"),
+        ("in.csv", "out.parquet", [], "The input is csv and the output parquet"),
+        ("in.csv", "out.txt", [], "does not tell its format: give --output-format"),
+        ("in.csv", "in.csv", [], "must be three files"),
+        ("in.csv", "there/out.csv", [], "No such file or directory"),
+        ("in.csv", "out.csv", ["--top-k", "0"], "top_k must be at least 1"),
+        ("in.csv", "out.csv", ["--delimiter", ";;"], "one character"),
+        ("in.csv", "out.csv", ["--model", "nowhere"], "There is no model folder"),
+        ("none.csv", "out.csv", [], "is no file"),
+        ("cut.json", "out.json", [], "is not valid JSON"),
+        ("in.jsonl", "out.parquet", ["--input-format", "parquet"], "is no Parquet file"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    output: str,
+    flags: list[str],
+    sentence: str,
+) -> None:
+    if "parquet" in flags:
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    write_csv(tmp_path / "in.csv", GOOD)
+    write_jsonl(tmp_path / "in.jsonl", GOOD)
+    (tmp_path / "cut.json").write_text('{"data": [{"paragraphs": [')
+    assert bulk(tmp_path / name, tmp_path / output, *flags) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.startswith("qa-onnx: ")
+    assert said.count("\n") == 1
+    assert output == "in.csv" or not (tmp_path / output).exists()

@@ -1,0 +1,39 @@
+"""Memory does not grow with the input."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.bulk.conftest import ROOT, WRITERS, command, make_rows
+
+_PEAK = """
+import re, sys
+from service.__main__ import main
+status = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read the peak from")
+@pytest.mark.parametrize("kind", WRITERS)
+def test_peak_memory_is_that_of_a_short_input(tmp_path: Path, kind: str) -> None:
+    """40 MB of input are held nowhere, whether answered (one row in 100) or not."""
+    peaks = []
+    for count in (1000, 16_000):
+        rows = make_rows(count)
+        for number, row in enumerate(rows):
+            row["context"] += " It turns." * 250
+            if number % 100:
+                row["question"] = ""
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        source = WRITERS[kind](folder / f"in.{kind}", rows)
+        python, _, _, *arguments = command(source, folder / f"out.{kind}")
+        done = subprocess.run(
+            [python, "-c", _PEAK, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout.splitlines()[-1]) << 10)
+    assert source.stat().st_size > 35 << 20 or kind == "parquet"  # which is compressed
+    assert peaks[1] - peaks[0] < 16 << 20
