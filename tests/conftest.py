@@ -4,8 +4,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+settings.register_profile("project", deadline=None)  # no test asserts a time
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Small tokenizers of every kind there is, trained on the project's own texts; no model, no torch."""
 
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 
 import sentencepiece
@@ -156,10 +157,18 @@ def framed(backend: Tokenizer, specials: Specials, *, type_ids: bool) -> Tokeniz
 
 
 def tokenizer_of(kind: str) -> Tokenizer:
-    """A new one of KINDS, with its post-processor."""
+    """A copy of the one of KINDS, with its post-processor."""
+    return Tokenizer.from_str(_trained(kind))
+
+
+@cache
+def _trained(kind: str) -> str:
+    """As JSON. Training twice gives two orders of pieces that are equally frequent."""
     make, specials = KINDS[kind]
     backend = make(specials)
-    return backend if backend.post_processor else framed(backend, specials, type_ids=True)
+    if not backend.post_processor:
+        framed(backend, specials, type_ids=True)
+    return str(backend.to_str())
 
 
 def _order(specials: Specials) -> list[str]:

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from service.engine.artifact import Artifact
 from service.engine.cpu import available_cpus
 from service.engine.decoding import Answer as Answer
-from service.engine.decoding import decode
+from service.engine.decoding import Placement, decode, whole_words
 from service.engine.kernel import Graph
 from service.engine.memory import keep_memory
 from service.engine.parameters import Parameters
 from service.engine.session import Session
-from service.engine.tokenization import TextTokenizer, TokenizedText
+from service.engine.tokenization import TextTokenizer
+from service.engine.windowing import Prepared as Prepared
 from service.engine.windowing import Window, WindowLogits, build_window, plan_windows
 from service.errors import ArtifactError, InvalidInput
 from service.settings import Settings
@@ -24,21 +24,6 @@ TOKEN_BUDGET = 384
 # One question never becomes more windows than this: a doc_stride just under max_seq_len would
 # otherwise turn a page into a window per token.
 MAX_WINDOWS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """One question tokenized and cut into windows, ready for the session."""
-
-    context: str
-    tokens: TokenizedText  # of the whole context
-    windows: tuple[Window, ...]
-    parameters: Parameters
-
-    @property
-    def token_count(self) -> int:
-        """Tokens the session must process, all windows together."""
-        return sum(len(window.ids) for window in self.windows)
 
 
 class QuestionAnswerer:
@@ -130,15 +115,18 @@ class QuestionAnswerer:
                 raise InvalidInput(f"The {field} is empty.", field=field)
         template = self._tokenizer.template
         question_ids = self._tokenizer.tokenize(question, "question", deadline).ids
-        question_ids = question_ids[: parameters.max_question_len]
+        if parameters.max_question_len is not None:
+            question_ids = question_ids[: parameters.max_question_len]
         tokens = self._tokenizer.tokenize(context, "context", deadline)
         max_seq_len = min(parameters.max_seq_len, self.artifact.max_length)
         room = max_seq_len - template.specials - len(question_ids)  # context tokens per window
         if room < 1:
+            helpless = max_seq_len - room >= self.artifact.max_length  # whatever max_seq_len says
             raise InvalidInput(
                 f"A window of {max_seq_len} tokens has no room for the context beside a question "
-                f"of {len(question_ids)} tokens: raise max_seq_len or lower max_question_len.",
-                field="parameters.max_seq_len",
+                f"of {len(question_ids)} tokens: "
+                + ("shorten the question." if helpless else "raise max_seq_len or shorten the question."),
+                field="question" if helpless else "parameters.max_seq_len",
             )
         spans = plan_windows(len(tokens.ids), room, parameters.overlap(max_seq_len))
         if len(spans) > MAX_WINDOWS:
@@ -160,11 +148,11 @@ class QuestionAnswerer:
         """
         return self._session.run(windows, narrow=narrow)
 
-    def decode(self, prepared: Prepared, logits: Sequence[WindowLogits]) -> list[Answer]:
-        """Turn the logits of `prepared.windows` into answers, best first; never empty."""
+    def decode(
+        self, prepared: Prepared, logits: Sequence[WindowLogits], place: Placement = whole_words
+    ) -> list[Answer]:
+        """Turn the logits of `prepared.windows` into answers, best first; see `decoding.decode`."""
         threshold = prepared.parameters.null_threshold
         if threshold is None:
             threshold = self.artifact.null_threshold or 0.0
-        return decode(
-            prepared.context, prepared.tokens, prepared.windows, logits, prepared.parameters, threshold
-        )
+        return decode(prepared, logits, threshold, place)

@@ -1,18 +1,19 @@
-"""Owns the way from the logits of a context's windows to its answers; knows no model and no question."""
+"""Owns the way from the logits of a question's windows to its answers; knows no model."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
 import numpy as np
 
-from service.engine.parameters import Parameters
+from service.engine.boundaries import complete_words, same_word, trim
 from service.engine.spans import TokenSpan, WindowProbabilities, count_spans, normalise, top_spans
-from service.engine.tokenization import NO_WORD, TokenizedText
-from service.engine.windowing import Window, WindowLogits
+from service.engine.tokenization import NO_WORD
+from service.engine.windowing import Prepared, Window, WindowLogits
 
-Place = tuple[int, int, float]  # of a span in the context: start, end, score
+ScoredPlace = tuple[int, int, float]  # in the context: start, end, score
+Placement = Callable[[Prepared, Window, TokenSpan], tuple[int, int] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Answer:
     """A piece of the context: `context[start:end] == answer`, in Unicode code points.
 
     No answer is the empty text at 0. `score` is a probability, comparable between the answers of
-    one context.
+    one context; with per-window scoring it is a sum of probabilities, which may pass 1.
     """
 
     answer: str
@@ -49,22 +50,46 @@ class ExplainedAnswer(Answer):
     tokens: TokenProbabilities
 
 
-def decode(
-    context: str,
-    tokens: TokenizedText,
-    windows: Sequence[Window],
-    logits: Sequence[WindowLogits],
-    parameters: Parameters,
-    null_threshold: float,
-) -> list[Answer]:
-    """The top_k answers in `context`, best first; never empty: no answer is an answer, too.
+def whole_words(prepared: Prepared, window: Window, span: TokenSpan) -> tuple[int, int] | None:
+    """Where a span of tokens is in the context, as a reader would mark it: code points; None for a blank one.
 
-    `tokens` are those of the context, `logits` those of its `windows`. With
-    handle_impossible_answer the null competes: it wins where its log-odds over the best span exceed
-    `null_threshold`; at 0 that is upstream's plain comparison of scores.
+    Words are whole where they are to be aligned, grapheme clusters are whole, and neither end is
+    white space.
     """
-    probabilities, null_score = normalise(windows, logits, per_window=parameters.scoring == "per_window")
-    answers = _distinct_answers(context, tokens, windows, probabilities, parameters)
+    first, last = window.first + span.first, window.first + span.last
+    if prepared.parameters.align_to_words:
+        first, last = _widened(prepared, window, first, last)
+    offsets, context = prepared.tokens.offsets.item, prepared.context
+    place = trim(context, offsets(first, 0), offsets(last, 1))
+    # Windows cut words, and some pre-tokenizers do at accents. With per-window scoring they stay cut, as
+    # upstream.
+    if place and prepared.parameters.align_to_words and prepared.parameters.scoring != "per_window":
+        words = complete_words(context, *place)
+        place = place if words == place else trim(context, *words)
+    return place
+
+
+def decode(
+    prepared: Prepared,
+    logits: Sequence[WindowLogits],
+    null_threshold: float,
+    place: Placement = whole_words,
+) -> list[Answer]:
+    """The top_k answers, best first, from the logits of `prepared.windows`; never empty: none is one, too.
+
+    With handle_impossible_answer the null competes: it wins where its log-odds over the best span
+    exceed `null_threshold`; at 0 that is upstream's plain comparison of scores. `place` says where
+    a span of tokens is in the context.
+    """
+    parameters = prepared.parameters
+    per_window = parameters.scoring == "per_window"
+    probabilities, null_score = normalise(prepared.windows, logits, per_window=per_window)
+    best = _distinct_answers(prepared, probabilities, place)
+    # Rounding alone would take a sum of the shared probabilities past 1.
+    most = math.inf if per_window else 1.0
+    answers = [
+        Answer(prepared.context[start:end], start, end, min(score, most)) for start, end, score in best
+    ]
     if parameters.handle_impossible_answer:
         rank = null_score * math.exp(min(-null_threshold, 700.0))  # more would overflow
         above = sum(answer.score >= rank for answer in answers)
@@ -72,89 +97,99 @@ def decode(
     answers = answers[: parameters.top_k] or [Answer("", 0, 0, 0.0)]
     if parameters.token_probabilities:
         best = answers[0]
-        explanation = _token_probabilities(tokens, windows, logits)
+        explanation = _token_probabilities(prepared, logits)
         answers[0] = ExplainedAnswer(best.answer, best.start, best.end, best.score, explanation)
     return answers
 
 
-def _token_probabilities(
-    tokens: TokenizedText, windows: Sequence[Window], logits: Sequence[WindowLogits]
-) -> TokenProbabilities:
-    start, end = np.zeros((2, len(tokens.ids)))
-    probabilities, _ = normalise(windows, logits, per_window=False)
-    for window, inside in zip(windows, probabilities, strict=True):
+def _token_probabilities(prepared: Prepared, logits: Sequence[WindowLogits]) -> TokenProbabilities:
+    start, end = np.zeros((2, len(prepared.tokens.ids)))
+    probabilities, _ = normalise(prepared.windows, logits, per_window=False)
+    for window, inside in zip(prepared.windows, probabilities, strict=True):
         start[window.first : window.last] += inside.start
         end[window.first : window.last] += inside.end
-    return TokenProbabilities(tokens.offsets.tolist(), start.round(6).tolist(), end.round(6).tolist())
+    return TokenProbabilities(
+        prepared.tokens.offsets.tolist(), start.round(6).tolist(), end.round(6).tolist()
+    )
 
 
 def _distinct_answers(
-    context: str,
-    tokens: TokenizedText,
-    windows: Sequence[Window],
-    probabilities: Sequence[WindowProbabilities],
-    parameters: Parameters,
-) -> list[Answer]:
+    prepared: Prepared, probabilities: Sequence[WindowProbabilities], place: Placement
+) -> list[ScoredPlace]:
     """Answers of distinct text, best first: top_k of them, or fewer where there are no more.
 
     As upstream, each window gives its 2 top_k + 10 likeliest spans, and those of equal text (case
     ignored) are one answer with the summed score. Where that leaves fewer than top_k, upstream
     stopped; here the search goes on, and what it finds later changes nothing found before.
     """
+    parameters = prepared.parameters
     wanted = parameters.top_k
-    most = max(count_spans(window.last - window.first, parameters.max_answer_len) for window in windows)
+    most = max(count_spans(len(inside.start), parameters.max_answer_len) for inside in probabilities)
     count = wanted * 2 + 10 if parameters.align_to_words else wanted
-    merged = _merge(context, _places(tokens, windows, probabilities, parameters, count))
+    merged = _merge(prepared.context, _likeliest(prepared, probabilities, place, count))
     while len(merged) < wanted and count < most:
         count *= 2
-        for key, place in _merge(context, _places(tokens, windows, probabilities, parameters, count)).items():
-            merged.setdefault(key, place)
-    best = sorted(merged.values(), key=itemgetter(2), reverse=True)[:wanted]
-    return [Answer(context[start:end], start, end, score) for start, end, score in best]
+        more = _merge(prepared.context, _likeliest(prepared, probabilities, place, count))
+        for key, found in more.items():
+            merged.setdefault(key, found)
+    return sorted(merged.values(), key=itemgetter(2), reverse=True)[:wanted]
 
 
-def _places(
-    tokens: TokenizedText,
-    windows: Sequence[Window],
-    probabilities: Sequence[WindowProbabilities],
-    parameters: Parameters,
-    count: int,
-) -> list[Place]:
-    """Where in the context the `count` likeliest spans of each window are.
+def _likeliest(
+    prepared: Prepared, probabilities: Sequence[WindowProbabilities], place: Placement, count: int
+) -> list[ScoredPlace]:
+    """Where the `count` likeliest spans of each window are.
 
     In the windows' order for per-window scores, as upstream; else the likeliest first, so that of
     equal texts the likeliest place is named.
     """
-    places = [
-        (*_characters(tokens, window, span, parameters.align_to_words), span.score)
-        for window, inside in zip(windows, probabilities, strict=True)
-        for span in top_spans(inside, parameters.max_answer_len, count)
+    found = [
+        (*where, span.score)
+        for window, inside in zip(prepared.windows, probabilities, strict=True)
+        for span in top_spans(inside, prepared.parameters.max_answer_len, count)
+        if (where := place(prepared, window, span)) is not None
     ]
-    if parameters.scoring != "per_window" and len(windows) > 1:
-        places.sort(key=itemgetter(2), reverse=True)
-    return places
+    if prepared.parameters.scoring != "per_window" and len(probabilities) > 1:
+        found.sort(key=itemgetter(2), reverse=True)
+    return found
 
 
-def _characters(
-    tokens: TokenizedText, window: Window, span: TokenSpan, align_to_words: bool
-) -> tuple[int, int]:
-    """Code points of a token span, widened to whole words (within the window, as upstream)."""
-    first, last = window.first + span.first, window.first + span.last
-    word = tokens.words.item  # a plain number
-    first_word, last_word = word(first), word(last)
-    if align_to_words and first_word != NO_WORD and last_word != NO_WORD:
-        while first > window.first and word(first - 1) == first_word:
-            first -= 1
-        while last + 1 < window.last and word(last + 1) == last_word:
-            last += 1
-    return tokens.offsets.item(first, 0), tokens.offsets.item(last, 1)
-
-
-def _merge(context: str, places: Iterable[Place]) -> dict[str, Place]:
+def _merge(context: str, found: Iterable[ScoredPlace]) -> dict[str, ScoredPlace]:
     """One place per text, case ignored: the first, with the summed score."""
-    merged: dict[str, Place] = {}
-    for start, end, score in places:
+    merged: dict[str, ScoredPlace] = {}
+    for start, end, score in found:
         key = context[start:end].lower()
         first = merged.get(key)
         merged[key] = (start, end, score) if first is None else (first[0], first[1], first[2] + score)
     return merged
+
+
+def _widened(prepared: Prepared, window: Window, first: int, last: int) -> tuple[int, int]:
+    """Context tokens `first` to `last`, moved outwards to where their words begin and end in the window.
+
+    For a tokenizer a word may be whatever stands between two spaces, in scripts without spaces a
+    whole paragraph: there the span stays as it is.
+    """
+    tokens, parameters = prepared.tokens, prepared.parameters
+    word, offset = tokens.words.item, tokens.offsets.item  # plain numbers
+    first_word, last_word = word(first), word(last)
+    if NO_WORD in (first_word, last_word):
+        return first, last
+    left, right = first, last
+    for katakana in (True, False):  # a run of it is one word, unless the answer gets too long by that
+        left, right = first, last
+        while (
+            left > window.first
+            and word(left - 1) == first_word
+            and same_word(prepared.context, offset(left, 0), katakana=katakana)
+        ):
+            left -= 1
+        while (
+            right + 1 < window.last
+            and word(right + 1) == last_word
+            and same_word(prepared.context, offset(right + 1, 0), katakana=katakana)
+        ):
+            right += 1
+        if right - left < parameters.max_answer_len:
+            break
+    return left, right

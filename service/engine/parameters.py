@@ -15,7 +15,9 @@ class Parameters:
 
     Lengths are in tokens. `max_seq_len` counts question, context piece and special tokens and is
     cut to what the model takes. `doc_stride` is the OVERLAP of neighbouring windows; None, the
-    default, means 128 or half of max_seq_len if that is less. `scoring` and `null_threshold` are
+    default, means 128 or half of max_seq_len if that is less. Of a question longer than
+    `max_question_len` only the beginning is read; None, the default, reads it whole, as upstream did
+    whatever its max_question_len said (it cut for slow tokenizers only). `scoring` and `null_threshold` are
     this project's own: see `spans.normalise`, and `answering` for the threshold (None: the
     artifact's own, else 0, which is upstream's rule). `token_probabilities` adds those of every
     context token to the best answer, see `decoding.TokenProbabilities`.
@@ -25,7 +27,7 @@ class Parameters:
     max_answer_len: int = 15
     max_seq_len: int = 384
     doc_stride: int | None = None
-    max_question_len: int = 64
+    max_question_len: int | None = None
     handle_impossible_answer: bool = False
     align_to_words: bool = True
     scoring: Scoring = "global"
@@ -35,7 +37,8 @@ class Parameters:
     def __post_init__(self) -> None:
         """Raises InvalidInput naming the field that is out of range."""
         for name in ("top_k", "max_answer_len", "max_seq_len", "max_question_len"):
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise InvalidInput(f"{name} must be at least 1.", field=f"parameters.{name}")
         if self.doc_stride is not None and not 0 <= self.doc_stride < self.max_seq_len:
             raise InvalidInput(

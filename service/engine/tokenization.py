@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
+from tokenizers.processors import Sequence
 
 from service.engine.artifact import Artifact
 from service.errors import ArtifactError, DeadlineExceeded, InvalidInput
@@ -72,6 +73,7 @@ class TextTokenizer:
             ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        _keep_letters(self._tokenizer)
         self.template = _derive_template(self._tokenizer, artifact)
         self._long_texts = ThreadPoolExecutor(1, "long-text")
 
@@ -103,6 +105,21 @@ class TextTokenizer:
         # Unlike encode, encode_batch releases the GIL.
         (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
         return _arrays(encoding)
+
+
+def _keep_letters(tokenizer: Tokenizer) -> None:
+    """Offsets of whole words, where the tokenizer's own would lose their first letters.
+
+    Byte-level post-processors trim white space off the offsets by what they find in the token. Where
+    the pre-tokenizer splits at white space first and then puts a space before every word (RobBERT),
+    no white space is in the offsets, and they trim a letter.
+    """
+    pre_tokenizer, processor = tokenizer.pre_tokenizer, tokenizer.post_processor
+    if pre_tokenizer is None or pre_tokenizer.pre_tokenize_str("a a")[-1:] != [("\u0120a", (2, 3))]:
+        return
+    for part in processor if isinstance(processor, Sequence) else [processor]:
+        if getattr(part, "trim_offsets", False):
+            part.trim_offsets = False
 
 
 def _arrays(encoding: Encoding) -> TokenizedText:

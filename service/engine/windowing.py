@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.engine.tokenization import Ids, PairTemplate
+from service.engine.parameters import Parameters
+from service.engine.tokenization import Ids, PairTemplate, TokenizedText
 
 Logits = npt.NDArray[np.float32]
 
@@ -21,6 +22,21 @@ class Window:
     cls_at: int | None  # index in `ids` of CLS
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One question tokenized and cut into windows, ready for the session."""
+
+    context: str
+    tokens: TokenizedText  # of the whole context
+    windows: tuple[Window, ...]
+    parameters: Parameters
+
+    @property
+    def token_count(self) -> int:
+        """Tokens the session must process, all windows together."""
+        return sum(len(window.ids) for window in self.windows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -14,6 +14,9 @@ from service.engine.artifact import load_artifact
 from service.engine.parameters import Parameters
 from service.engine.windowing import Window, batch_windows, plan_windows
 from service.errors import InvalidInput
+from tests.answerers import answerer_of
+from tests.texts import TEXTS
+from tests.tokenizer_kinds import KINDS, tokenizer_of
 
 TINY = Path(__file__).resolve().parents[1] / "models/tiny-fp32"
 TEXT = "The river Assa rises in the hills of Orm and reaches the lake after ninety kilometres. " * 12
@@ -68,6 +71,42 @@ def test_no_room_for_the_context_is_refused(answerer: QuestionAnswerer) -> None:
     with pytest.raises(InvalidInput, match="no room") as caught:
         answerer.prepare("why " * 50, "Because.", Parameters(max_seq_len=30))
     assert caught.value.field == "parameters.max_seq_len"
+
+
+def test_a_long_question_keeps_its_end(answerer: QuestionAnswerer) -> None:
+    question = "why " * 200 + "Orm"
+    prepared = answerer.prepare(question, TEXT, Parameters(max_seq_len=512, doc_stride=64))
+    tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
+    tokenizer.enable_truncation(512, stride=64, strategy="only_second")
+    encoded = tokenizer.encode(question, TEXT)
+    assert len(encoded.overflowing) > 0
+    assert [window.ids.tolist() for window in prepared.windows] == [
+        e.ids for e in (encoded, *encoded.overflowing)
+    ]
+
+
+def test_a_question_too_long_for_the_model_is_refused(answerer: QuestionAnswerer) -> None:
+    for max_seq_len in (64, 512):
+        with pytest.raises(InvalidInput, match="no room") as caught:
+            answerer.prepare("why " * 600, "Because.", Parameters(max_seq_len=max_seq_len))
+        assert caught.value.field == "question"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(TEXTS, TEXTS, st.integers(20, 60), st.integers(0, 16))
+def test_windows_are_those_of_every_tokenizer(
+    kind: str, question: str, text: str, max_seq_len: int, overlap: int
+) -> None:
+    answerer = answerer_of(kind)
+    tokenizer = tokenizer_of(kind)
+    room = max_seq_len - len(tokenizer.encode(question, "").ids)
+    assume(question and text and room > overlap)
+    tokenizer.enable_truncation(max_seq_len, stride=overlap, strategy="only_second")
+    encoded = tokenizer.encode(question, text)
+    prepared = answerer.prepare(question, text, Parameters(max_seq_len=max_seq_len, doc_stride=overlap))
+    expected = [encoded, *encoded.overflowing]
+    assert [window.ids.tolist() for window in prepared.windows] == [e.ids for e in expected]
+    assert [window.types.tolist() for window in prepared.windows] == [e.type_ids for e in expected]
 
 
 def test_a_page_never_becomes_a_window_per_token(answerer: QuestionAnswerer) -> None:

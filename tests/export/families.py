@@ -9,7 +9,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from tests.tokenizer_kinds import BERT, ROBERTA, VOCABULARY, byte_level, framed, unigram, word_piece
+from tests.tokenizer_kinds import BERT, ROBERTA, VOCABULARY, byte_level, framed, robbert, unigram, word_piece
 
 _SIZES = {
     "vocab_size": VOCABULARY,
@@ -79,6 +79,7 @@ FAMILIES = [
         type_ids=False,
     ),
     Family("roberta", "Roberta", byte_level, ROBERTA, _OFFSET, "RobertaTokenizerFast", type_ids=False),
+    Family("robbert", "Roberta", robbert, ROBERTA, _OFFSET, type_ids=False),
     Family("deberta", "Deberta", byte_level, BERT, _DEBERTA),
     Family("xlm-roberta", "XLMRoberta", unigram, ROBERTA, _OFFSET, type_ids=False),
     Family("camembert", "Camembert", unigram, ROBERTA, _OFFSET, type_ids=False),
@@ -102,7 +103,9 @@ FAMILIES = [
 
 def build(family: Family, folder: Path, **tokenizer_settings: Any) -> Path:
     """Save the model and the tokenizer of `family` into `folder`."""
-    backend = framed(family.tokenizer(family.specials), family.specials, type_ids=family.type_ids)
+    backend = family.tokenizer(family.specials)
+    if not backend.post_processor:
+        framed(backend, family.specials, type_ids=family.type_ids)
     kind = getattr(transformers, family.tokenizer_class or "PreTrainedTokenizerFast")
     settings: dict[str, Any] = {"model_max_length": 512} | tokenizer_settings
     if not family.type_ids:

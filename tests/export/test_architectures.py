@@ -16,6 +16,7 @@ from service.engine.artifact import load_artifact
 from service.engine.parameters import Parameters
 from service.engine.probes import probes
 from tests.export.families import FAMILIES, Family, build
+from tests.tokenizer_kinds import byte_level, robbert
 
 QUESTIONS = probes()[::3]
 _BY_NAME = {family.name: family for family in FAMILIES}
@@ -35,6 +36,10 @@ def test_family(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         found = parity.compare(reference, fp32, QUESTIONS, parameters)
         assert found.differences == []
         assert found.questions == len(QUESTIONS)
+        # Byte-level tokenizers count the space before a word, or lose a letter of it: not where it is served.
+        for difference in found.intended:
+            assert family.tokenizer in (byte_level, robbert)
+            assert all(a.answer == a.answer.strip() != "" for a in difference.ours)
     assert found.several_windows > 0
     # Random weights are no measure for the gate, so it stands open; what must hold is that every
     # candidate is the same function, rounded.

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import regex
 
+from export.parity import upstream_place
 from service.engine.answering import Answer, QuestionAnswerer
 from service.engine.artifact import load_artifact
 from service.engine.parameters import Parameters
@@ -41,7 +43,8 @@ def test_answers_are_the_stored_ones(answerer: QuestionAnswerer, run: dict[str, 
         asked = parameters
         if len(answerer.prepare(question, context, parameters).windows) > 1:
             asked = replace(parameters, scoring="per_window")
-        (answers,) = answerer.answer([(question, context)], asked)
+        prepared = answerer.prepare(question, context, asked)
+        answers = answerer.decode(prepared, answerer.infer(prepared.windows), upstream_place)
         # Upstream fills up with spans that end before they start, at score 0, where there are no
         # more; and it stops where merging equal texts left fewer than top_k. Ours then looks on, so
         # its list may go on longer, but what upstream gives comes first and is the same.
@@ -63,6 +66,18 @@ def test_answers_are_parts_of_their_contexts(answerer: QuestionAnswerer, run: di
         assert all(context[a.start : a.end] == a.answer for a in answers)
         assert len({a.answer.lower() for a in answers}) == len(answers)
         assert [a.score for a in answers] == sorted((a.score for a in answers), reverse=True)
+
+
+def test_where_the_answers_served_are_not_upstreams(answerer: QuestionAnswerer) -> None:
+    """Only where upstream's begin or end within a cluster: an accent written as a sign of its own."""
+    others = set()
+    for question, context in QUESTIONS:
+        prepared = answerer.prepare(question, context, Parameters(top_k=5, scoring="per_window"))
+        logits = answerer.infer(prepared.windows)
+        if answerer.decode(prepared, logits) != answerer.decode(prepared, logits, upstream_place):
+            others.add(context)
+    assert others
+    assert all(len(regex.findall(r"\X", context)) < len(context) for context in others)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")

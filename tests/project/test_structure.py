@@ -12,7 +12,7 @@ LAYERS = [
     ["service", "service.errors"],
     ["service.settings"],
     ["service.engine"],
-    ["service.engine.cpu", "service.engine.memory"],
+    ["service.engine.boundaries", "service.engine.cpu", "service.engine.memory"],
     ["service.engine.parameters", "service.engine.probes"],
     ["service.engine.artifact"],
     ["service.engine.kernel"],
