@@ -1,27 +1,28 @@
-"""Owns the HTTP routes; knows neither how answers are found nor how the process was started."""
+"""Owns the WSGI application: HTTP to the routes of the protocols and back; knows no shape and no model."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
-from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from service import __version__, page, problems, schemas
+from service import __version__, docs, page, problems
 from service.engine.answering import QuestionAnswerer
 from service.engine.cpu import cpu_model
 from service.errors import NotReady
-from service.predict import DEADLINE_HEADER, Predictor
+from service.openapi import document
+from service.predict import DEADLINE_HEADER, Asked, Predictor
 from service.problems import Reply
+from service.protocols import Routes
+from service.protocols.route import JSON, Call, Fact, Question, Site
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-_JSON = "application/json"
 
 
 def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
@@ -30,67 +31,79 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["DRAINING"] = False  # set by the server once it has been told to stop
     predictor = Predictor(settings, answerer)
-    app.wsgi_app = _refuse_when_full(app.wsgi_app, predictor)  # type: ignore[assignment,method-assign]
+
+    def check_ready() -> None:
+        if app.config["DRAINING"]:
+            raise NotReady("The service is shutting down: send requests to another one.")
+
+    facts = _info(settings, answerer)
+    site = Site(settings, answerer.artifact, lambda: facts, predictor.metrics.text, check_ready)
+    routes = Routes(site)
+    app.wsgi_app = _refuse_when_full(app.wsgi_app, predictor, routes)  # type: ignore[assignment,method-assign]
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        return _response(problems.reply(error))
+        return told(problems.reply(error))
 
-    @app.post("/")
-    @app.post("/predict")
-    def predict() -> Response:
-        return _response(predictor.reply(body, request.headers.get(DEADLINE_HEADER)))
+    def told(reply: Reply) -> Response:
+        """A response, a failure in the form of the protocol that was spoken."""
+        if reply.status >= HTTPStatus.BAD_REQUEST:
+            reply = routes.failed(reply, request.path, request.headers.get("User-Agent", ""))
+        return Response(reply.body, reply.status, reply.headers, content_type=reply.content_type)
 
-    def body() -> bytes:
-        if not request.is_json:
-            raise UnsupportedMediaType
-        data = request.get_data(cache=False)
-        if request.content_length is None and len(data) >= settings.max_body_bytes:
-            raise RequestEntityTooLarge  # Werkzeug cuts a chunked body off at the limit and says nothing
-        return data
+    def ask(route: Question, **path: str) -> Response:
+        def read() -> Asked:
+            return route.read(Call(site, request.headers, path, _body(route, settings.max_body_bytes)))
 
-    @app.get("/metrics")
-    def figures() -> Response:
-        return Response(predictor.metrics.text(), content_type=CONTENT_TYPE_LATEST)
+        return told(predictor.reply(read, request.headers.get(DEADLINE_HEADER)))
 
-    @app.get("/health/live")
-    def live() -> Response:
-        return _response(Reply(200, schemas.encode({"status": "live"})))
-
-    @app.get("/health/ready")
-    def ready() -> Response:
-        if app.config["DRAINING"]:
-            raise NotReady("The service is shutting down: send requests to another one.")
-        return _response(Reply(200, schemas.encode({"status": "ready"})))
-
-    @app.get("/info")
-    def info() -> Response:
-        facts = {
-            "service": {
-                "version": __version__,
-                "onnxruntime": version("onnxruntime"),
-                "tokenizers": version("tokenizers"),
-            },
-            "cpu": {"model": cpu_model(), "threads": answerer.threads},
-            "model": {
-                "path": str(settings.model),
-                "graph": answerer.graph.name,
-                "graph_reason": answerer.graph.reason or None,
-                **answerer.artifact.manifest,
-            },
-            "limits": {
-                name: value
-                for name, value in asdict(settings).items()
-                if name.startswith("max_") or name.endswith("_seconds")
-            },
-        }
-        return _response(Reply(200, schemas.encode(facts)))
+    def tell(route: Fact, **path: str) -> Response:
+        return told(route.tell(Call(site, request.headers, path)))
 
     page.register(app)
+    for (method, path), (_, route) in routes.all.items():
+        rule = path.replace("{", "<").replace("}", ">")
+        view: Any = partial(ask, route) if isinstance(route, Question) else partial(tell, route)
+        app.add_url_rule(rule, f"{method} {path}".replace(".", "_"), view, methods=[method])
+    docs.register(app, document(routes))
     return app
 
 
-def _refuse_when_full(application: "WSGIApplication", predictor: Predictor) -> "WSGIApplication":
+def _body(route: Question, limit: int) -> bytes:
+    """The body of the request at hand. Raises werkzeug's own errors, which name a status."""
+    if route.media and request.mimetype not in route.media and not request.is_json:
+        raise UnsupportedMediaType
+    data = request.get_data(cache=False)
+    if request.content_length is None and len(data) >= limit:
+        raise RequestEntityTooLarge  # Werkzeug cuts a chunked body off at the limit and says nothing
+    return data
+
+
+def _info(settings: Settings, answerer: QuestionAnswerer) -> dict[str, Any]:
+    return {
+        "service": {
+            "version": __version__,
+            "onnxruntime": version("onnxruntime"),
+            "tokenizers": version("tokenizers"),
+        },
+        "cpu": {"model": cpu_model(), "threads": answerer.threads},
+        "model": {
+            "path": str(settings.model),
+            "graph": answerer.graph.name,
+            "graph_reason": answerer.graph.reason or None,
+            **answerer.artifact.manifest,
+        },
+        "limits": {
+            name: value
+            for name, value in asdict(settings).items()
+            if name.startswith("max_") or name.endswith("_seconds")
+        },
+    }
+
+
+def _refuse_when_full(
+    application: "WSGIApplication", predictor: Predictor, routes: Routes
+) -> "WSGIApplication":
     """Middleware that refuses every POST, which is how questions come, while all places are taken.
 
     In an overload what a refusal costs is missing at the answers, so this comes before the framework, and
@@ -100,13 +113,10 @@ def _refuse_when_full(application: "WSGIApplication", predictor: Predictor) -> "
     def refuse_or_pass(environment: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environment["REQUEST_METHOD"] != "POST" or not predictor.full:
             return application(environment, start_response)
-        reply = predictor.refuse()
-        headers = [("Content-Type", _JSON), ("Content-Length", str(len(reply.body))), *reply.headers]
+        agent = environment.get("HTTP_USER_AGENT", "")
+        reply = routes.failed(predictor.refuse(), environment["PATH_INFO"], agent)
+        headers = [("Content-Type", JSON), ("Content-Length", str(len(reply.body))), *reply.headers]
         start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", headers)
         return [reply.body]
 
     return refuse_or_pass
-
-
-def _response(reply: Reply) -> Response:
-    return Response(reply.body, reply.status, reply.headers, content_type=_JSON)

@@ -35,6 +35,12 @@ class InvalidInput(QAError):
     code = "invalid_input"
 
 
+class UnknownModel(QAError):
+    """A request names a model, or a version of it, that is not the one here."""
+
+    code = "unknown_model"
+
+
 class Overloaded(QAError):
     """The queue is full; a retry after `retry_after` seconds may be taken."""
 

@@ -25,6 +25,17 @@ class Answered:
     stages: Mapping[str, float]
 
 
+Entries = list[list[Answer] | InvalidInput]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, and how its protocol tells the answers; `encode` may raise InvalidInput."""
+
+    request: schemas.Request
+    encode: Callable[[Entries], Reply]
+
+
 class Predictor:
     """Answers requests with one model. Any thread may call any method."""
 
@@ -48,8 +59,8 @@ class Predictor:
         self.metrics.refused()
         return problems.reply(self._turnstile.overloaded())
 
-    def reply(self, read: Callable[[], bytes], timeout: str | None) -> Reply:
-        """Answer the request whose JSON body `read` gives, or say why not; raises nothing.
+    def reply(self, read: Callable[[], Asked], timeout: str | None) -> Reply:
+        """Answer the request that `read` gives, or say why not, in this project's own form; raises nothing.
 
         `timeout` is the text of the client's DEADLINE_HEADER.
         """
@@ -84,17 +95,19 @@ class Predictor:
         self.metrics.answered(stages, len(prepared), sum(item.token_count for item in prepared))
         return Answered(entries, stages)
 
-    def _reply(self, read: Callable[[], bytes], timeout: str | None, arrived: float) -> Reply:
-        settings = self._settings
-        asked = schemas.parse_request(read(), max_items=settings.max_items, max_top_k=settings.max_top_k)
-        answered = self.answer(asked, timeout, arrived)
+    def _reply(self, read: Callable[[], Asked], timeout: str | None, arrived: float) -> Reply:
+        asked = read()
+        request = asked.request
+        answered = self.answer(request, timeout, arrived)
         faults = [(i, entry) for i, entry in enumerate(answered.entries) if isinstance(entry, InvalidInput)]
-        if len(faults) == len(asked.items):  # nothing was answered: the whole request is at fault
+        if len(faults) == len(request.items):  # nothing was answered: the whole request is at fault
             index, fault = faults[0]
-            return problems.reply(fault, index if asked.many else None)
-        body = schemas.encode(schemas.response_body(asked, answered.entries))
+            return problems.reply(fault, index if request.many else None)
+        reply = asked.encode(answered.entries)
         timing = ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in answered.stages.items())
-        return Reply(200, body, (("Server-Timing", timing),))
+        return Reply(
+            reply.status, reply.body, (*reply.headers, ("Server-Timing", timing)), reply.content_type
+        )
 
     def _prepare(self, item: schemas.Question | InvalidInput, deadline: float) -> Prepared | InvalidInput:
         """Tokenize one item; a fault stays with the item."""

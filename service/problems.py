@@ -13,10 +13,12 @@ from service.errors import (
     NotReady,
     Overloaded,
     QAError,
+    UnknownModel,
 )
 
 STATUS: dict[type[QAError], int] = {
     schemas.InvalidJson: 400,
+    UnknownModel: 404,
     InvalidInput: 422,
     Overloaded: 429,
     NotReady: 503,
@@ -37,11 +39,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a request is answered: a status, JSON, and headers beside its type and length."""
+    """What a request is answered: a status, a body, and headers beside its type and length."""
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
 
 
 class UnexpectedError(QAError):

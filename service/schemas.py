@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -12,13 +12,25 @@ from service.engine.answering import Answer
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput, QAError
 
+# Bounds that Parameters checks by itself, for readers of the OpenAPI document.
+_BOUNDS: dict[str, dict[str, Any]] = {
+    "top_k": {"minimum": 1},
+    "max_answer_len": {"minimum": 1},
+    "max_seq_len": {"minimum": 1},
+    "max_question_len": {"minimum": 1},
+    "doc_stride": {"minimum": 0},
+}
 # The fields and defaults of Parameters, with unknown names refused: one list, not two.
-_ParametersBody: Any = msgspec.defstruct(
-    "ParametersBody",
-    [(f.name, f.type, f.default) for f in dataclasses.fields(Parameters)],
+ParametersBody: Any = msgspec.defstruct(
+    "Parameters",
+    [
+        (f.name, Annotated[f.type, msgspec.Meta(extra_json_schema=_BOUNDS.get(f.name, {}))], f.default)
+        for f in dataclasses.fields(Parameters)
+    ],
     forbid_unknown_fields=True,
     frozen=True,
 )
+_Text = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
 
 
 class InvalidJson(QAError):
@@ -27,18 +39,29 @@ class InvalidJson(QAError):
     code = "invalid_json"
 
 
-class _Item(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    question: str
-    context: str
+class Item(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A question and the text that holds its answer."""
+
+    question: _Text
+    context: _Text
 
 
-class _Call(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Options of Hugging Face's hosted API. The model is always loaded and nothing is cached: they change nothing."""
+
+    use_cache: bool = True
+    use_gpu: bool = False
+    wait_for_model: bool = False
+
+
+class Call(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`{"inputs": ..., "parameters": ...}` or `{"question": ..., "context": ...}`."""
 
-    inputs: _Item | list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
-    question: str | msgspec.UnsetType = msgspec.UNSET
-    context: str | msgspec.UnsetType = msgspec.UNSET
-    parameters: _ParametersBody = _ParametersBody()
+    inputs: Item | list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+    question: _Text | msgspec.UnsetType = msgspec.UNSET
+    context: _Text | msgspec.UnsetType = msgspec.UNSET
+    parameters: ParametersBody = ParametersBody()
+    options: Options = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +89,21 @@ def parse_request(body: bytes, *, max_items: int, max_top_k: int) -> Request:
     the items.
     """
     if body.lstrip()[:1] == b"[":
-        elements: list[msgspec.Raw] = _decode(body, list[msgspec.Raw])
+        elements: list[msgspec.Raw] = decode(body, list[msgspec.Raw])
         calls: list[Question | InvalidInput] = []
-        for element in _limited(elements, max_items):
+        for element in limited(elements, max_items):
             try:
-                calls.append(_single(_decode(element, _Call), max_top_k))
+                calls.append(read_call(decode(element, Call), max_top_k))
             except InvalidInput as problem:
                 calls.append(problem)
         return Request(calls, many=True)
-    call: _Call = _decode(body, _Call)
+    call: Call = decode(body, Call)
     if not isinstance(call.inputs, list):
-        return Request([_single(call, max_top_k)], many=False)
+        return Request([read_call(call, max_top_k)], many=False)
     if call.question is not msgspec.UNSET or call.context is not msgspec.UNSET:
         raise _both()
-    parameters = _parameters(call.parameters, max_top_k)
-    items: list[Question | InvalidInput] = []
-    for element in _limited(call.inputs, max_items):
-        try:
-            item: _Item = _decode(element, _Item)
-            items.append(_question(item.question, item.context, parameters))
-        except InvalidInput as problem:
-            items.append(problem)
+    parameters = read_parameters(call.parameters, max_top_k)
+    items = [read_item(element, parameters) for element in limited(call.inputs, max_items)]
     return Request(items, many=True)
 
 
@@ -123,11 +140,12 @@ def encode(body: Any) -> bytes:
     return msgspec.json.encode(body)
 
 
-def _single(call: _Call, max_top_k: int) -> Question:
+def read_call(call: Call, max_top_k: int) -> Question:
+    """The one question of `call`. Raises InvalidInput."""
     bare = call.question is not msgspec.UNSET or call.context is not msgspec.UNSET
     if isinstance(call.inputs, list):
         raise InvalidInput("Inside a list, inputs must be one object.", field="inputs")
-    if isinstance(call.inputs, _Item):
+    if isinstance(call.inputs, Item):
         if bare:
             raise _both()
         question, context = call.inputs.question, call.inputs.context
@@ -136,17 +154,19 @@ def _single(call: _Call, max_top_k: int) -> Question:
             if getattr(call, field) is msgspec.UNSET:
                 raise InvalidInput(f"The {field} is missing.", field=field)
         question, context = str(call.question), str(call.context)
-    return _question(question, context, _parameters(call.parameters, max_top_k))
+    return read_question(question, context, read_parameters(call.parameters, max_top_k))
 
 
-def _question(question: str, context: str, parameters: Parameters) -> Question:
+def read_question(question: str, context: str, parameters: Parameters) -> Question:
+    """Raises InvalidInput where one of the texts is empty."""
     for field, text in (("question", question), ("context", context)):
         if not text:
             raise InvalidInput(f"The {field} is empty.", field=field)
     return Question(question, context, parameters)
 
 
-def _parameters(body: Any, max_top_k: int) -> Parameters:
+def read_parameters(body: Any, max_top_k: int) -> Parameters:
+    """The parameters in `body`, a ParametersBody. Raises InvalidInput for one out of range."""
     parameters = Parameters(**msgspec.structs.asdict(body))
     if parameters.top_k > max_top_k:
         raise InvalidInput(
@@ -156,13 +176,22 @@ def _parameters(body: Any, max_top_k: int) -> Parameters:
     return parameters
 
 
-def _limited(elements: list[msgspec.Raw], max_items: int) -> list[msgspec.Raw]:
+def read_item(element: msgspec.Raw, parameters: Parameters) -> Question | InvalidInput:
+    """The question that one element of a list holds, or why it holds none."""
+    try:
+        item: Item = decode(element, Item)
+        return read_question(item.question, item.context, parameters)
+    except InvalidInput as problem:
+        return problem
+
+
+def limited(elements: list[Any], max_items: int, field: str | None = "inputs") -> list[Any]:
+    """The list as it is. Raises InvalidInput naming `field` where it is empty or has more than `max_items`."""
     if not elements:
-        raise InvalidInput("The list of inputs is empty.", field="inputs")
+        raise InvalidInput("The list of questions is empty.", field=field)
     if len(elements) > max_items:
         raise InvalidInput(
-            f"The request has {len(elements)} items and may have at most {max_items}.",
-            field="inputs",
+            f"The request has {len(elements)} items and may have at most {max_items}.", field=field
         )
     return elements
 
@@ -171,7 +200,8 @@ def _both() -> InvalidInput:
     return InvalidInput("Send either inputs or question and context, not both.", field="inputs")
 
 
-def _decode(body: bytes | msgspec.Raw, kind: Any) -> Any:
+def decode(body: bytes | msgspec.Raw, kind: Any) -> Any:
+    """JSON as `kind`. Raises InvalidJson, and InvalidInput naming the field that is of another type."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -179,6 +209,14 @@ def _decode(body: bytes | msgspec.Raw, kind: Any) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = error.reason if isinstance(error, UnicodeDecodeError) else error
         raise InvalidJson(f"The body is not valid JSON: {reason}.") from None
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """Decoded JSON as `kind`. Raises InvalidInput naming the field that is of another type."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
 
 
 def _invalid(message: str) -> InvalidInput:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +14,12 @@ PREFIX = "QA_"
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "models" / "default"
 
 _MEBIBYTE = 1 << 20
+# Names of the platforms' own for a setting, used where its QA_ name is absent; the first that is set counts.
+_PLATFORM_NAMES = {
+    "port": ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT"),
+    "vertex_predict_route": ("AIP_PREDICT_ROUTE",),
+    "vertex_health_route": ("AIP_HEALTH_ROUTE",),
+}
 
 
 def _setting(default: Any, text: str, *, least: float | None = None) -> Any:
@@ -41,6 +48,9 @@ class Settings:
     max_waiting_tokens: int = _setting(262_144, "tokens that may wait for the model before 429", least=1)
     deadline_seconds: float = _setting(30.0, "time allowed for one request", least=0.001)
     drain_seconds: int = _setting(30, "time running requests get after SIGTERM", least=0)
+    model_name: str = _setting("", "name in /v2/models/NAME; empty takes the model folder's")
+    vertex_predict_route: str = _setting("", "path of Vertex AI's predictions; empty for none")
+    vertex_health_route: str = _setting("", "path of Vertex AI's health checks; empty for none")
     log_level: str = _setting("info", "debug, info, warning or error")
     access_log: bool = _setting(False, "log one line per request (never its texts)")
 
@@ -56,6 +66,9 @@ class Settings:
         env = os.environ if env is None else env
         names = {PREFIX + setting.name.upper(): setting.name for setting in fields(cls)}
         values: dict[str, object] = {}
+        for name, variables in _PLATFORM_NAMES.items():
+            found = [env[variable] for variable in variables if variable in env]
+            values.update({name: text for text in found[:1]})
         for variable, text in env.items():
             if not variable.startswith(PREFIX):
                 continue
@@ -79,6 +92,11 @@ class Settings:
                 raise _bad(setting.name, value, f"a number of at least {least}")
         if self.port > 65535:
             raise _bad("port", self.port, "a TCP port, at most 65535")
+        for name in ("vertex_predict_route", "vertex_health_route"):
+            if not re.fullmatch(r"(/[^\s<>{}?#]*)?", getattr(self, name)):
+                raise _bad(name, getattr(self, name), "a path that begins with /")
+        if not re.fullmatch(r"[^\s/<>{}?#]*", self.model_name):
+            raise _bad("model_name", self.model_name, "one part of a path")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise _bad("log_level", self.log_level, "debug, info, warning or error")
 

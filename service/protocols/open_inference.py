@@ -1,0 +1,247 @@
+"""Owns the Open Inference Protocol (v2) of KServe, MLServer and Triton; knows no other protocol.
+
+Inputs are `question` and `context`, BYTES of n elements each, as MLServer's Hugging Face runtime names them. Outputs
+are `answer`, `score`, `start` and `end`, of shape [n], or [n, k] where `top_k` is above 1 (k answers, fewer where no
+question has as many; missing ones are empty with score 0). MLServer's own shape is the output `output`: the answers
+as JSON objects, content type hg_jsonlist. Who uses MLServer's content types gets it, first, without asking.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import msgspec
+
+from service import __version__, schemas
+from service.engine.answering import Answer
+from service.engine.parameters import Parameters
+from service.errors import InvalidInput, UnknownModel
+from service.predict import Asked, Entries
+from service.problems import Reply
+from service.protocols import tensors
+from service.protocols.route import JSON, Call, Documentation, Fact, Protocol, Question, Site
+from service.protocols.tensors import InputTensor, OutputTensor, OutputWish, Scalar
+
+VERSION = "1"
+BINARY = "application/octet-stream"
+EXTENSIONS = ["binary_tensor_data", "parameters"]
+_DATATYPES = {"answer": "BYTES", "score": "FP64", "start": "INT64", "end": "INT64"}
+_MLSERVER_OUTPUT = "output"
+_PARAMETERS = {field.name for field in fields(Parameters)}
+# What clients put among the parameters for servers that have queues, states or other encodings.
+_IGNORED = {
+    *("binary_data_output", "content_type", "headers", "priority", "timeout"),
+    *("sequence_id", "sequence_start", "sequence_end"),
+}
+
+
+class InferenceRequest(msgspec.Struct, frozen=True):
+    """An inference request of the Open Inference Protocol; the parameters may hold those of questions."""
+
+    inputs: list[InputTensor]
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    parameters: dict[str, Any] | None = None
+    outputs: list[OutputWish] | None = None
+
+
+class InferenceResponse(msgspec.Struct, frozen=True):
+    """An inference response of the Open Inference Protocol."""
+
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Failure(msgspec.Struct):
+    """A failure, as the Open Inference Protocol tells it."""
+
+    error: str
+
+
+class ServerMetadata(msgspec.Struct):
+    """The server and the extensions of the protocol it has."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(msgspec.Struct):
+    """One input or output; -1 in a shape stands for any number."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(msgspec.Struct):
+    """The model, its inputs and its outputs."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class Live(msgspec.Struct):
+    """Whether the server lives."""
+
+    live: bool
+
+
+class Ready(msgspec.Struct, omit_defaults=True):
+    """Whether the server, or the model named, is ready."""
+
+    ready: bool
+    name: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def _routes(site: Site) -> tuple[Question | Fact, ...]:
+    asking = Documentation(
+        "Answer questions in the shape of the Open Inference Protocol",
+        answer=InferenceResponse,
+        body=InferenceRequest,
+        description="Tensors may be binary in both directions (Triton's binary tensor data extension).",
+        answer_media=(JSON, BINARY),
+    )
+    live = Documentation("Whether the server lives", Live)
+    ready = Documentation("Whether the server is ready", Ready)
+    server = Documentation("The server and its extensions", ServerMetadata)
+    model = Documentation("The model, its inputs and outputs", ModelMetadata)
+    model_ready = Documentation("Whether the model is ready", Ready)
+    routes: list[Question | Fact] = [
+        Fact("/v2", _server, server),
+        Fact("/v2/health/live", lambda _: _reply(Live(True)), live),
+        Fact("/v2/health/ready", _ready, ready, may_fail=(503,)),
+    ]
+    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+        routes += [
+            Fact(path, _model, model, may_fail=(404,)),
+            Fact(f"{path}/ready", _ready, model_ready, may_fail=(404, 503)),
+            Question(f"{path}/infer", _read, asking, media=()),
+        ]
+    return tuple(routes)
+
+
+def _server(call: Call) -> Reply:
+    return _reply(ServerMetadata("qa-onnx", __version__, EXTENSIONS))
+
+
+def _ready(call: Call) -> Reply:
+    _check_model(call)
+    call.site.check_ready()
+    return _reply(Ready(True, call.path.get("model", msgspec.UNSET)))
+
+
+def _model(call: Call) -> Reply:
+    _check_model(call)
+    inputs = [TensorMetadata(name, "BYTES", [-1]) for name in ("question", "context")]
+    outputs = [TensorMetadata(name, datatype, [-1]) for name, datatype in _DATATYPES.items()]
+    return _reply(ModelMetadata(call.site.model_name, [VERSION], "qa_onnx_onnxruntime", inputs, outputs))
+
+
+def _check_model(call: Call) -> None:
+    name = call.site.model_name
+    if call.path.get("model", name) != name:
+        raise UnknownModel(f"The only model here is {name}.", field="model")
+    if call.path.get("version", VERSION) != VERSION:
+        raise UnknownModel(f"The only version of the model here is {VERSION}.", field="version")
+
+
+def _read(call: Call) -> Asked:
+    _check_model(call)
+    settings = call.site.settings
+    head, binary = tensors.split_body(call.body, call.headers.get(tensors.JSON_LENGTH_HEADER))
+    sent: InferenceRequest = schemas.decode(head, InferenceRequest)
+    elements = tensors.read_texts(sent.inputs, binary)
+    given = {name: value for name, value in (sent.parameters or {}).items() if name not in _IGNORED}
+    # MLServer's runtime hands further inputs to the pipeline as its parameters.
+    given |= {name: elements.pop(name)[0] for name in _PARAMETERS & elements.keys() if elements[name]}
+    parameters = schemas.read_parameters(schemas.convert(given, schemas.ParametersBody), settings.max_top_k)
+    pairs = schemas.limited(_pairs(elements), settings.max_items)
+    items = [schemas.read_question(question, context, parameters) for question, context in pairs]
+    wishes = _wishes(sent)
+
+    def encode(entries: Entries) -> Reply:
+        answers: list[list[Answer]] = []
+        for number, entry in enumerate(entries):
+            if isinstance(entry, InvalidInput):
+                raise InvalidInput(f"Item {number}: {entry.message}", field=entry.field)
+            answers.append(entry)
+        outputs = [_output(name, answers, parameters.top_k) for name in wishes]
+        parts = []
+        for at, (output, binary) in enumerate(zip(outputs, wishes.values(), strict=True)):
+            if binary:
+                outputs[at], data = tensors.write(output)
+                parts.append(data)
+        body = schemas.encode(InferenceResponse(call.site.model_name, VERSION, outputs, sent.id))
+        if not parts:
+            return Reply(200, body)
+        header = (tensors.JSON_LENGTH_HEADER, str(len(body)))
+        return Reply(200, b"".join((body, *parts)), (header,), BINARY)
+
+    return Asked(schemas.Request(items, many=True), encode)
+
+
+def _pairs(elements: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
+    """Questions with their contexts, from `question` and `context` or from MLServer's `args`, JSON objects."""
+    if "args" in elements and len(elements) == 1:
+        items: list[schemas.Item] = [
+            schemas.decode(str(element).encode(), schemas.Item) for element in elements["args"]
+        ]
+        return [(item.question, item.context) for item in items]
+    for name in ("question", "context"):
+        if name not in elements:
+            raise InvalidInput(f"The input {name} is missing.", field=f"inputs.{name}")
+        if not all(isinstance(element, str) for element in elements[name]):
+            raise InvalidInput(f"The input {name} must hold texts.", field=f"inputs.{name}")
+    if len(elements) > 2:
+        raise InvalidInput("The inputs are question and context and no others.", field="inputs")
+    questions, contexts = elements["question"], elements["context"]
+    if len(questions) != len(contexts):
+        raise InvalidInput(
+            f"There are {len(questions)} questions and {len(contexts)} contexts.", field="inputs"
+        )
+    return list(zip(questions, contexts, strict=True))
+
+
+def _wishes(sent: InferenceRequest) -> dict[str, bool]:
+    """Names of the outputs wanted, and whether each is to be binary."""
+    common = bool((sent.parameters or {}).get("binary_data_output", False))
+    wishes = {
+        wish.name: bool((wish.parameters or {}).get("binary_data", common)) for wish in sent.outputs or []
+    }
+    if any(name not in _DATATYPES and name != _MLSERVER_OUTPUT for name in wishes):
+        known = ", ".join((*_DATATYPES, _MLSERVER_OUTPUT))
+        raise InvalidInput(f"An output is none of {known}.", field="outputs")
+    mlserver = any("content_type" in (part.parameters or {}) for part in (sent, *sent.inputs))
+    names = (_MLSERVER_OUTPUT, *_DATATYPES) if mlserver else tuple(_DATATYPES)
+    return wishes or dict.fromkeys(names, common)
+
+
+def _output(name: str, answers: Sequence[Sequence[Answer]], top_k: int) -> OutputTensor:
+    if name == _MLSERVER_OUTPUT:
+        bodies = [schemas.answer_body(found, top_k) for found in answers]
+        rows = [row for body in bodies for row in (body if isinstance(body, list) else [body])]
+        texts: list[Scalar] = [schemas.encode(row).decode() for row in rows]
+        return OutputTensor(name, "BYTES", [len(texts), 1], {"content_type": "hg_jsonlist"}, texts)
+    count = max(len(found) for found in answers)
+    missing = Answer("", 0, 0, 0.0)
+    values: list[Scalar] = [
+        getattr(found[rank] if rank < len(found) else missing, name)
+        for found in answers
+        for rank in range(count)
+    ]
+    shape = [len(answers)] if top_k == 1 else [len(answers), count]
+    return OutputTensor(name, _DATATYPES[name], shape, {}, values)
+
+
+def _reply(body: Any) -> Reply:
+    return Reply(200, schemas.encode(body))
+
+
+PROTOCOL = Protocol(
+    "open inference", _routes, lambda _, error: Failure(error["message"]), Failure, prefixes=("/v2/",)
+)

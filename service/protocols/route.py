@@ -1,0 +1,91 @@
+"""Owns what a protocol consists of: its routes, what they read and give, its form of an error; knows no protocol."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.engine.artifact import Artifact
+from service.predict import Asked
+from service.problems import Reply
+from service.settings import Settings
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What routes may know of the service they belong to."""
+
+    settings: Settings
+    artifact: Artifact
+    info: Callable[[], Mapping[str, Any]]
+    metrics: Callable[[], bytes]
+    check_ready: Callable[[], None]  # raises NotReady while the service starts or drains
+
+    @property
+    def model_name(self) -> str:
+        """The name under which protocols that name models know this one."""
+        return self.settings.model_name or self.settings.model.resolve().name
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, as far as protocols read it."""
+
+    site: Site
+    headers: Mapping[str, str]  # names are not case-sensitive
+    path: Mapping[str, str]  # the variable parts of the route's path
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Documentation:
+    """What the OpenAPI document says of a route beside its path; schemas are JSON Schema or types for msgspec."""
+
+    summary: str
+    answer: Any  # of status 200
+    body: Any = None
+    description: str = ""
+    answer_media: tuple[str, ...] = (JSON,)
+    examples: Mapping[str, Any] | None = None  # of the body
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A POST route that takes questions.
+
+    `media` are the content types it reads, each a schema of its body in the documentation's `body` where that is a
+    mapping by media type; an empty tuple takes any.
+    """
+
+    path: str  # with {names} for its variable parts
+    read: Callable[[Call], Asked]
+    documentation: Documentation
+    media: tuple[str, ...] = (JSON,)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A GET route that tells something of the service."""
+
+    path: str
+    tell: Callable[[Call], Reply]
+    documentation: Documentation
+    may_fail: tuple[int, ...] = ()  # statuses
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One way of asking over HTTP.
+
+    `error` gives the body of a failure from the reply in this project's own form and the decoded `error` object in
+    that. `agents` are words of the User-Agent header of clients that use the routes of another protocol and expect
+    errors in this one's form.
+    """
+
+    name: str
+    routes: Callable[[Site], tuple[Question | Fact, ...]]
+    error: Callable[[Reply, Mapping[str, Any]], Any]
+    error_schema: Any
+    prefixes: tuple[str, ...] = ()  # of paths that are this protocol's even where no route is
+    agents: tuple[str, ...] = ()

@@ -1,0 +1,98 @@
+"""Owns the shape of SageMaker's inference containers; knows no other protocol.
+
+The contract is GET /ping and POST /invocations on port 8080 or SAGEMAKER_BIND_TO_PORT ("Custom Inference Code with
+Hosting Services"); it leaves bodies open. JSON here is the native shape, JSON Lines one question a line, as batch
+transforms send with SplitType Line. Errors are those of Multi Model Server, which most of SageMaker's own images run.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from service import schemas
+from service.engine.answering import Answer
+from service.errors import InvalidInput
+from service.predict import Asked, Entries
+from service.problems import Reply
+from service.protocols import native
+from service.protocols.route import JSON, Call, Documentation, Fact, Protocol, Question, Site
+
+LINES = "application/jsonlines"
+
+
+class Failure(msgspec.Struct):
+    """A failure; `code` is the HTTP status, `type` its name as Multi Model Server writes it."""
+
+    code: int
+    type: str
+    message: str
+
+
+class Ping(msgspec.Struct):
+    """The service is ready."""
+
+    status: str
+
+
+def _routes(site: Site) -> tuple[Question | Fact, ...]:
+    asking = Documentation(
+        "Answer questions in the shape of SageMaker",
+        answer=Answer | list[Answer] | list[Answer | list[Answer] | native.Failure],
+        body=schemas.Call,
+        description="JSON Lines are one question a line and answered one a line. The answer has the request's "
+        "type, or the one of the two that the Accept header names.",
+        answer_media=(JSON, LINES),
+    )
+    ping = Documentation("Readiness, where SageMaker asks", answer=Ping)
+    return (
+        Question("/invocations", _read, asking, media=(JSON, LINES)),
+        Fact("/ping", _ping, ping, may_fail=(503,)),
+    )
+
+
+def _read(call: Call) -> Asked:
+    media = call.headers.get("Content-Type", JSON).partition(";")[0].strip().lower()
+    asked = _read_lines(call) if media == LINES else native.read(call).request
+    accepted = call.headers.get("Accept", "")
+    wanted = next((kind for kind in (LINES, JSON) if kind in accepted), media)
+
+    def encode(entries: Entries) -> Reply:
+        body = schemas.response_body(asked, entries)
+        if wanted != LINES:
+            return Reply(200, schemas.encode(body))
+        lines = b"".join(schemas.encode(line) + b"\n" for line in (body if asked.many else [body]))
+        return Reply(200, lines, content_type=LINES)
+
+    return Asked(asked, encode)
+
+
+def _read_lines(call: Call) -> schemas.Request:
+    settings = call.site.settings
+    lines = [line for line in call.body.split(b"\n") if line.strip()]
+    items: list[schemas.Question | InvalidInput] = []
+    for line in schemas.limited(lines, settings.max_items, None):
+        try:
+            items.append(schemas.read_call(schemas.decode(line, schemas.Call), settings.max_top_k))
+        except InvalidInput as problem:
+            items.append(problem)
+        except schemas.InvalidJson as problem:
+            items.append(InvalidInput(problem.message))
+    return schemas.Request(items, many=True)
+
+
+def _ping(call: Call) -> Reply:
+    call.site.check_ready()
+    return Reply(200, schemas.encode({"status": "ready"}))
+
+
+def _error(reply: Reply, error: Mapping[str, Any]) -> Failure:
+    name = HTTPStatus(reply.status).phrase.title().replace(" ", "").replace("-", "")
+    message = error["message"]
+    if "item" in error:
+        message = f"Item {error['item']}: {message}"
+    return Failure(reply.status, f"{name}Exception", message)
+
+
+PROTOCOL = Protocol("sagemaker", _routes, _error, Failure)
