@@ -68,12 +68,12 @@ def main() -> None:
     """Take the README's picture of a running service's page."""
     url, file = sys.argv[1], Path(sys.argv[2])
     with chromium() as browser:
-        visit = Visit(browser, url)
+        visit = Visit(browser, url, width=1120)
         visit.page.wait_for_selector("#info dt")
         visit.page.uncheck("#decline")
         visit.example(1)
         visit.page.mouse.move(0, 0)
-        visit.page.screenshot(path=file, clip={"x": 0, "y": 0, "width": 1200, "height": 860})
+        visit.page.screenshot(path=file, clip={"x": 0, "y": 0, "width": 1120, "height": 1024}, full_page=True)
 
 
 if __name__ == "__main__":
