@@ -136,17 +136,18 @@ export function showInfo(facts) {
   const name = model.path?.split("/").filter(Boolean).pop() ?? model.source?.id ?? "unnamed";
   const source = model.source?.id && model.source.id !== name ? `${name}, from ${model.source.id}` : name;
   const bytes = Object.values(model.files ?? {}).reduce((sum, file) => sum + (file.bytes ?? 0), 0);
-  const quality = (model.quality?.evaluation ?? []).map(({ file, chosen }) => {
+  const measured = (model.quality?.evaluation ?? []).filter(({ chosen }) => chosen?.f1 !== undefined);
+  const quality = measured.map(({ file, chosen }) => {
     const data = file.replace(/^squad-dev-(v[\d.]+)\.json$/, "SQuAD $1").replace(/\.json$/, "");
     return `F1 ${chosen.f1.toFixed(1)} on ${data}`;
   });
-  const runtime = model.runtime === "kernel" ? "this project's kernel" : `ONNX Runtime ${service.onnxruntime}`;
+  const graph = model.graph ? `, ${model.graph} graph` : "";
   const rows = [
     ["Name", source],
     ["Kind", [model.architecture, model.precision].filter(Boolean).join(", ")],
     ["Size", bytes ? `${(bytes / 1e6).toFixed(1)} MB` : ""],
     ["Quality", quality.join("; ") || "not measured"],
-    ["Run by", `${runtime}, ${cpu.threads} ${cpu.threads === 1 ? "thread" : "threads"}`],
+    ["Run by", `ONNX Runtime ${service.onnxruntime}${graph}, ${cpu.threads} ${cpu.threads === 1 ? "thread" : "threads"}`],
     ["On", cpu.model],
     ["Service", service.version],
   ];

@@ -72,9 +72,9 @@ async function submit() {
     at(`${box.id}-problem`).textContent = "";
   }
   const problem = check();
+  busy(!problem); // one that was under way is given up in any case
   if (problem) return showProblem(problem);
   const asked = [question.value.trim(), context.value, at("decline").checked];
-  busy(true);
   try {
     const { answers, stages, total } = await ask(...asked, key.value.trim(), mine.signal);
     show("found");

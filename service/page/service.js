@@ -82,6 +82,10 @@ async function json(response) {
   const body = await response.json().catch(() => null);
   if (response.ok && body !== null) return body;
   const { status } = response;
+  if (response.ok) {
+    const sentence = "Something between this page and the service answered in its place. Reload the page.";
+    throw new Problem(`Error ${status}`, "The reply is not the service's", sentence, { status });
+  }
   const told = body?.error;
   const title = TITLES[status] ?? (status < 500 ? "The request was refused" : "The service failed");
   const sentence = told?.message ?? "It did not say why.";

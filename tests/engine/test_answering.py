@@ -9,7 +9,7 @@ import pytest
 
 from service.engine.answering import Answer, QuestionAnswerer
 from service.engine.artifact import load_artifact
-from service.engine.decoding import ExplainedAnswer
+from service.engine.decoding import ExplainedAnswer, TokenProbabilities
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput
 
@@ -153,4 +153,4 @@ def test_the_best_answer_of_one_window_has_the_product_of_its_tokens(answerer: Q
 def test_nothing_to_find_has_no_token(answerer: QuestionAnswerer) -> None:
     ((best,),) = answerer.answer([("Which?", " ")], Parameters(token_probabilities=True))
     assert isinstance(best, ExplainedAnswer)
-    assert [*best.tokens.offsets, *best.tokens.start, *best.tokens.end] == []
+    assert best.tokens == TokenProbabilities([], [], [])

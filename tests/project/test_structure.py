@@ -24,7 +24,7 @@ LAYERS = [
     ["service.engine.answering"],
     ["service.batching"],
     ["service.schemas", "service.metrics", "service.problems"],
-    ["service.predict"],
+    ["service.predict", "service.page"],
     ["service.app"],
     ["service.gunicorn_conf"],
     ["service.bench"],
