@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help serve test export lint image clean
+.PHONY: help serve test export lint fuzz audit sbom image clean
 
 # The environment of the service, and that of everything else (export, tests, checks).
 RUNTIME := .venv
@@ -30,6 +30,20 @@ lint: ## Check style, types and pinned requirements
 	$(DEV)/bin/ruff format --check
 	$(DEV)/bin/mypy
 	$(DEV)/bin/python deploy/requirements.py --check
+
+fuzz: ## Search for inputs that crash, for SECONDS (default 60): make fuzz TARGET=manifest
+	@deploy/install.sh dev $(DEV)
+	@$(DEV)/bin/python deploy/install_packages.py atheris==3.0.0
+	$(DEV)/bin/python -m tests.fuzz.run $(or $(TARGET),manifest) -max_total_time=$(or $(SECONDS),60)
+
+audit: ## Look up every pinned package among known vulnerabilities (needs the network)
+	@deploy/install.sh dev $(DEV)
+	$(DEV)/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements-dev.txt
+
+sbom: ## Write the bill of materials of the service and its default model (CycloneDX) to sbom.json
+	@deploy/install.sh runtime $(RUNTIME)
+	@deploy/install.sh dev $(DEV)
+	$(DEV)/bin/python deploy/sbom.py $(RUNTIME) models/default > sbom.json
 
 image: ## Build the Docker image qa with the model that comes along (MODEL=... for another)
 	DOCKER_BUILDKIT=1 docker build --build-arg MODEL="$(or $(MODEL),default)" -t qa .

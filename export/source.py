@@ -23,11 +23,7 @@ _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bpe.codes"]
 _REMOTE_CODE = ["*.py"]
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # Positions as transformers 4 takes them where its own fields, rope_theta and rope_scaling, are absent.
-_ROPE_KNOWN: tuple[dict[str, object] | None, ...] = (
-    None,
-    {},
-    {"rope_type": "default", "rope_theta": 10000.0},
-)
+_ROPE_KNOWN: tuple[Any, ...] = (None, {}, {"rope_type": "default", "rope_theta": 10000.0})
 
 
 @dataclass(frozen=True, slots=True)

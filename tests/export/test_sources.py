@@ -130,7 +130,7 @@ def test_tied_weights(tmp_path: Path) -> None:
     # BART's encoder, decoder and head share their embeddings, which safetensors stores once.
     family = _BY_NAME["roberta"]
     source = build(family, tmp_path / "source")
-    sizes: dict[str, float] = {"vocab_size": 400, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1}
+    sizes: dict[str, Any] = {"vocab_size": 400, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1}
     sizes |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
     sizes |= {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 512, "init_std": 0.4}
     torch.manual_seed(11)

@@ -47,6 +47,15 @@ def test_nothing_is_left_to_be_filled_in() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for document in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+    others = [(ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "SECURITY.md")]
+    for document in (README, *others):
         for target in re.findall(r"\]\(([^)#]+)\)", document):
             assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_what_the_security_page_names_exists() -> None:
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"^make ([a-z]+)", page, re.MULTILINE)) <= set(targets)
+    for path in re.findall(r"`((?:deploy|tests)/[a-z_/.]+)`", page):
+        assert (ROOT / path).exists(), path

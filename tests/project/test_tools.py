@@ -1,6 +1,7 @@
 """Holds what `make lint` holds: style, types, and requirements that follow from pyproject.toml."""
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -75,3 +76,26 @@ def test_the_installer_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "usage" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_bill_of_materials_is_what_is_installed(runtime_python: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "deploy/sbom.py", runtime_python.parents[1], "models/default"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    bill = json.loads(done.stdout)
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "qa-onnx")
+    libraries = {c["name"]: c for c in bill["components"] if c["type"] == "library"}
+    listed = subprocess.run(
+        [runtime_python, "-m", "pip", "list", "--format", "json"], capture_output=True, check=True
+    )
+    installed = {entry["name"]: entry["version"] for entry in json.loads(listed.stdout)}
+    assert {name: library["version"] for name, library in libraries.items()} == installed
+    assert all(c["purl"].startswith("pkg:pypi/") and c["licenses"] for c in libraries.values())
+    (model,) = (c for c in bill["components"] if c["type"] == "machine-learning-model")
+    files = json.loads((ROOT / "models/default/manifest.json").read_text())["files"]
+    hashes = {part["name"]: part["hashes"][0]["content"] for part in model["components"]}
+    assert hashes == {name: entry["sha256"] for name, entry in files.items()}

@@ -1,0 +1,33 @@
+"""Coverage-guided fuzzing: `python -m tests.fuzz.run TARGET [libFuzzer's options]`.
+
+A target is a module of this folder with SEEDS, a list of bytes, and check(data), which raises for what must
+not be. Inputs that led somewhere new stay in build/fuzz/TARGET, where the next run goes on. What it finds
+becomes a test (see test_fuzz.py).
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+import atheris
+
+CORPUS = Path(__file__).resolve().parents[2] / "build/fuzz"
+
+
+def main() -> None:
+    """Fuzz until libFuzzer's options end it, or something is found."""
+    name, options = sys.argv[1], sys.argv[2:]
+    with atheris.instrument_imports(include=["service", "json"]):
+        target = importlib.import_module(f"tests.fuzz.{name}")
+    corpus = CORPUS / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(target.SEEDS):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    atheris.Setup(
+        [sys.argv[0], f"-artifact_prefix={corpus}/", "-max_len=8192", *options, str(corpus)], target.check
+    )
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
