@@ -2,54 +2,49 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from transformers import BertConfig, BertForQuestionAnswering, BertTokenizerFast
 
 from export.errors import ExportError
-from service.engine.artifact import KERNEL_FILE, TOKENIZER_FILE, load_artifact
+from service.engine.artifact import MODEL_FILE, TOKENIZER_FILE, load_artifact
 from service.errors import QAError
 
 Floats = NDArray[np.float32]
+
+_TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+_ACTIVATIONS = {"Gelu": "gelu", "Relu": "relu"}
 
 
 def restore(folder: Path, output: Path) -> None:
     """Write float weights that compute what the artifact's rounded ones do, for `export.finetune --base`.
 
-    Only a BERT that has a second graph (see `kernel_graph`) can be restored, from that graph's one node.
-    Raises ExportError for anything else or an `output` that exists, QAError for a broken artifact.
+    Fused int8 BERT graphs only. Raises ExportError for anything else or an `output` that exists,
+    QAError for a broken artifact.
     """
     artifact = load_artifact(folder)
-    if not (folder / KERNEL_FILE).is_file() or artifact.manifest["architecture"] != "bert":
-        raise ExportError(f"{folder} is no int8 BERT with a {KERNEL_FILE}: only those can be restored.")
     if output.exists():
         raise ExportError(f"{output} exists: choose another --output.")
-    node = _Node(onnx.load(str(folder / KERNEL_FILE)))
-    state = node.embeddings()
-    sizes: dict[str, int] = {
-        "vocab_size": len(state["bert.embeddings.word_embeddings.weight"]),
-        "hidden_size": state["bert.embeddings.word_embeddings.weight"].shape[1],
-        "max_position_embeddings": len(state["bert.embeddings.position_embeddings.weight"]),
-        "type_vocab_size": len(state["bert.embeddings.token_type_embeddings.weight"]),
-    }
-    head, scale, bias = node.next(), node.next(), node.next()
-    state |= {"qa_outputs.weight": (head * scale).T, "qa_outputs.bias": bias}
-    for number in range(node.attributes["layers"]):
-        state |= node.layer(f"bert.encoder.layer.{number}.")
+    graph = _Graph(onnx.load(str(folder / MODEL_FILE)).graph)
+    if artifact.manifest["architecture"] != "bert" or not graph.attentions:
+        raise ExportError(f"{folder} holds no fused int8 graph of a BERT: only such can be restored.")
+    state = graph.state()
+    words, positions, types = (state[f"bert.embeddings.{name}.weight"] for name in _TABLES)
     config = BertConfig(  # type: ignore[no-untyped-call]  # transformers'
-        **sizes,
-        num_hidden_layers=node.attributes["layers"],
-        num_attention_heads=node.attributes["heads"],
-        intermediate_size=len(state["bert.encoder.layer.0.intermediate.dense.bias"]),
-        hidden_act="relu" if node.attributes["relu"] else "gelu",
-        layer_norm_eps=float(f"{node.attributes['epsilon']:.3g}"),
+        vocab_size=len(words),
+        hidden_size=words.shape[1],
+        num_hidden_layers=len(graph.attentions),
+        num_attention_heads=int(_attribute(graph.attentions[0], "num_heads")),
+        intermediate_size=len(state["bert.encoder.layer.0.intermediate.dense.weight"]),
+        hidden_act=graph.activation,
+        max_position_embeddings=len(positions),
+        type_vocab_size=len(types),
+        layer_norm_eps=float(f"{graph.epsilon:.3g}"),  # as float32 it is 9.99999996e-13
     )
     model = BertForQuestionAnswering(config)  # type: ignore[no-untyped-call]  # transformers'
     model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
@@ -60,54 +55,66 @@ def restore(folder: Path, output: Path) -> None:
     tokenizer.save_pretrained(output)
 
 
-class _Node:
-    """The node of the custom operator: its initializers, read in the order that operator.c lists."""
+class _Graph:
+    """The graph's weights; biases and LayerNorms kept the names that torch gave them."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-        (node,) = model.graph.node
-        self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        self._inputs: Iterator[onnx.TensorProto] = iter([tensors[n] for n in node.input if n in tensors])
-        self._smoothed = iter(self.attributes["smoothed"])
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self._makers = {name: node for node in graph.node for name in node.output}
+        self._products = [node for node in graph.node if node.op_type == "MatMulInteger"]
+        self.attentions = [node for node in graph.node if node.op_type == "QAttention"]
+        activations = [node.op_type for node in graph.node if node.op_type in _ACTIVATIONS]
+        self.activation = _ACTIVATIONS[activations[0]] if activations else "gelu"
+        norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
+        self.epsilon = _attribute(norms[0], "epsilon") if norms else 1e-12
 
-    def next(self) -> Floats:
-        """The next initializer, as float32."""
-        return np.asarray(numpy_helper.to_array(next(self._inputs))).astype(np.float32)
-
-    def embeddings(self) -> dict[str, Floats]:
-        names = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-        state: dict[str, Floats] = {}
-        scales, zero_points = self.attributes["table_scale"], self.attributes["table_zero_point"]
-        for name, scale, zero_point in zip(names, scales, zero_points, strict=True):
-            table = (self.next() - np.float32(zero_point)) * np.float32(scale)
-            state[f"bert.embeddings.{name}.weight"] = table
-        return state | self._norm("bert.embeddings.LayerNorm")
-
-    def layer(self, prefix: str) -> dict[str, Floats]:
-        """One layer's weights under transformers' names."""
-        fused = self._linear("qkv")
-        names = ("query", "key", "value")
+    def state(self) -> dict[str, Floats]:
+        """Every weight, as transformers names and shapes it."""
         state = {
-            f"{prefix}attention.self.{name}.{kind}": part
-            for kind in ("weight", "bias")
-            for name, part in zip(names, np.split(fused[f"qkv.{kind}"], 3), strict=True)
+            name: value.astype(np.float32)
+            for name, value in self._values.items()
+            if name.startswith(("bert.", "qa_outputs.")) and name.endswith((".bias", "LayerNorm.weight"))
         }
-        state |= self._linear(f"{prefix}attention.output.dense")
-        state |= self._linear(f"{prefix}intermediate.dense")
-        state |= self._linear(f"{prefix}output.dense")
-        state |= self._norm(f"{prefix}attention.output.LayerNorm")
-        return state | self._norm(f"{prefix}output.LayerNorm")
+        for name in _TABLES:
+            state[f"bert.embeddings.{name}.weight"] = self._plain(f"bert.embeddings.{name}.weight")
+        products = iter(self._products)
+        for number, attention in enumerate(self.attentions):
+            prefix = f"bert.encoder.layer.{number}"
+            weights, bias = self._matrix(attention).T, self._values[attention.input[2]]
+            for part, name in enumerate(("query", "key", "value")):
+                state[f"{prefix}.attention.self.{name}.weight"] = np.split(weights, 3)[part]
+                state[f"{prefix}.attention.self.{name}.bias"] = np.split(bias, 3)[part]
+            for name in ("attention.output", "intermediate", "output"):
+                state[f"{prefix}.{name}.dense.weight"] = self._matrix(next(products)).T
+        state["qa_outputs.weight"] = self._matrix(next(products)).T
+        return state
 
-    def _linear(self, name: str) -> dict[str, Floats]:
-        """As torch keeps it, (outputs, inputs); what smoothing took from the weights' input is put back."""
-        weights, scale, bias = self.next(), self.next(), self.next()
-        plain = weights * scale
-        if next(self._smoothed):
-            plain = self.next()[:, None] * plain
-        return {f"{name}.weight": plain.T, f"{name}.bias": bias}
+    def _matrix(self, node: onnx.NodeProto) -> Floats:
+        """(inputs, outputs); what smoothing took from the weights is put back."""
+        plain = self._plain(node.input[1].removesuffix("_quantized"))
+        rounding = self._makers[node.input[0]]
+        before = self._makers.get(rounding.input[0])
+        if before is not None and before.op_type == "Mul":
+            for name in before.input:
+                if name in self._values and self._values[name].shape == (len(plain),):
+                    return self._values[name][:, None] * plain
+        return plain
 
-    def _norm(self, name: str) -> dict[str, Floats]:
-        return {f"{name}.weight": self.next(), f"{name}.bias": self.next()}
+    def _plain(self, name: str) -> Floats:
+        """(rounded - zero point) x scale, with one scale for all or for each column."""
+        rounded, zero = (
+            self._values[f"{name}_{part}"].astype(np.float32) for part in ("quantized", "zero_point")
+        )
+        result: Floats = (rounded - zero) * self._values[f"{name}_scale"]
+        return result
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> float:
+    """The value of a number's attribute."""
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return float(onnx.helper.get_attribute_value(attribute))
+    raise ExportError(f"A {node.op_type} of the graph has no {name}.")
 
 
 def main(arguments: list[str] | None = None) -> int:
