@@ -1,68 +1,14 @@
-"""The page in a real Chromium before a real service: asked, broken, narrow, dark, checked by axe."""
+"""The page used as meant: asked, clicked, by keyboard, on a phone, in the dark, checked by axe-core."""
 
 import json
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
-from service.settings import DEFAULT_MODEL
-from tests.service.conftest import Service, Start
-
-pytest.importorskip("playwright", reason="playwright is not installed")
-
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Route, expect
-
-from tests.service.browser import CHROMIUM, Visit, chromium
-from tests.service.front import KEY, in_front_of
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on PATH")
-
-BRIDGE = "The bridge was opened in 1931 by the mayor. \U0001f309 Its architect was Ida Nyström."
-Open = Callable[..., Visit]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def shown(start: Start) -> Service:
-    """A service with the model that comes along."""
-    return start(QA_MODEL=str(DEFAULT_MODEL))
-
-
-@pytest.fixture
-def visit(browser: Browser, shown: Service) -> Iterator[Open]:
-    """Open the page; no visit may end with a complaint of the browser that the test did not expect."""
-    visits: list[Visit] = []
-
-    def begin(url: str = "", **how: Any) -> Visit:
-        visits.append(Visit(browser, url or address(shown), **how))
-        return visits[-1]
-
-    yield begin
-    for each in visits:
-        complaints = [text for text in each.complaints if "Failed to load resource" not in text]
-        each.close()
-        assert not complaints
-
-
-def address(service: Service) -> str:
-    return f"http://{service.host}:{service.port}/"
-
-
-def violations(visit: Visit) -> list[str]:
-    found = Axe().run(visit.page).response["violations"]
-    return [
-        f"{each['id']}: {node['target']} {node['failureSummary']}" for each in found for node in each["nodes"]
-    ]
+from tests.service.page.conftest import BRIDGE, Open, violations
 
 
 def test_an_answer_is_shown_in_its_text(visit: Open) -> None:
@@ -182,100 +128,6 @@ def test_a_text_file_is_opened_or_dropped(visit: Open, tmp_path: Path) -> None:
     expect(page.page.locator("#problem-title")).to_have_text("bridge.txt is not a text file")
 
 
-@pytest.mark.parametrize(
-    ("question", "context", "field", "title"),
-    [("", BRIDGE, "question", "There is no question yet"), ("Who?", "", "context", "There is no text yet")],
-)
-def test_what_is_missing_is_said_at_its_field(
-    visit: Open, question: str, context: str, field: str, title: str
-) -> None:
-    page = visit()
-    page.ask(question, context)
-    assert page.text("#problem-title") == title
-    assert page.text(f"#{field}-problem") == title
-    expect(page.page.locator(f"#{field}")).to_be_focused()
-    expect(page.page.locator(f"#{field}")).to_have_attribute("aria-invalid", "true")
-    assert not violations(page)
-    page.ask("When was it opened?", BRIDGE)
-    expect(page.page.locator("#problem")).to_be_hidden()
-    assert page.page.get_attribute(f"#{field}", "aria-invalid") is None
-
-
-def test_refusals_of_the_service_are_told_in_its_words(visit: Open, start: Start) -> None:
-    late = start(QA_MODEL=str(DEFAULT_MODEL), QA_DEADLINE_SECONDS="0.001", QA_MAX_BODY_BYTES="3000")
-    page = visit(address(late))
-    page.ask("When was it opened?", BRIDGE)
-    assert page.text("#problem-kind").startswith("Error 504")
-    assert page.text("#problem-title") == "The answer took too long"
-    assert page.text("#problem-text")
-    page.page.click("#again")
-    page.settle()
-    assert page.text("#problem-kind").startswith("Error 504")
-    expect(page.page.locator("#info")).to_contain_text("ONNX Runtime")
-    page.ask("When was it opened?", BRIDGE * 80)
-    assert page.text("#problem-title") == "The text is too long"
-    late.stop()
-    page.ask("When was it opened?", BRIDGE)
-    assert page.text("#problem-title") == "The service cannot be reached"
-    assert not violations(page)
-
-
-@pytest.mark.parametrize(
-    ("reply", "kind", "title"),
-    [
-        (
-            {
-                "status": 429,
-                "headers": {"Retry-After": "2"},
-                "json": {"error": {"code": "overloaded", "message": "Full."}},
-            },
-            "Error 429, overloaded",
-            "The service is busy",
-        ),
-        ({"status": 502, "body": "<html>Bad gateway"}, "Error 502", "The service failed"),
-        ({"status": 200, "body": "<html>Sign in"}, "Error 200", "The reply is not the service's"),
-    ],
-    ids=["busy", "gateway", "portal"],
-)
-def test_what_stands_between_may_fail_too(visit: Open, reply: dict[str, Any], kind: str, title: str) -> None:
-    page = visit()
-
-    def answer(route: Route) -> None:
-        route.fulfill(**reply)
-
-    page.page.route("**/predict", answer)
-    page.ask("When was it opened?", BRIDGE)
-    assert page.text("#problem-kind") == kind
-    assert page.text("#problem-title") == title
-    if reply["status"] == 429:
-        expect(page.page.locator("#again")).to_be_disabled()
-        assert "s" in page.text("#again")
-    page.page.unroute("**/predict")
-    page.page.click("#again")  # waits until it may
-    page.settle()
-    assert page.text("#answer")
-
-
-def test_it_works_behind_a_prefix_and_with_a_key(visit: Open, shown: Service) -> None:
-    with in_front_of(shown) as url:
-        page = visit(url)
-        page.ask("Who was the architect?", BRIDGE)
-        assert page.text("#problem-title") == "An API key is needed"
-        expect(page.page.locator("#key")).to_be_focused()
-        assert not violations(page)
-        page.page.keyboard.type(KEY)
-        page.page.keyboard.press("Enter")
-        page.settle()
-        assert page.text("#answer") == "Ida Nyström"
-        assert KEY not in page.text("#curl")
-        assert "$API_KEY" in page.text("#curl")
-        assert url + "predict" in page.text("#curl")
-        expect(page.page.locator("#info")).to_contain_text("ONNX Runtime")
-        page.page.reload()
-        assert page.page.input_value("#key") == KEY
-        assert page.page.evaluate("localStorage.length + document.cookie.length") == 0
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1200])
 def test_axe_finds_nothing_and_nothing_sticks_out(visit: Open, width: int, scheme: str) -> None:
@@ -323,13 +175,3 @@ def test_everything_is_reached_by_keyboard(visit: Open) -> None:
     page.page.keyboard.press("Control+Enter")
     page.settle()
     assert page.text("#answer")
-
-
-def test_the_newest_question_wins(visit: Open) -> None:
-    page = visit()
-    page.page.uncheck("#decline")
-    page.page.click("#examples li:nth-child(3) button")
-    page.ask("Who was the architect?", BRIDGE)
-    page.page.wait_for_timeout(300)
-    assert page.text("#answer") == "Ida Nyström"
-    assert page.page.text_content("#text") == BRIDGE

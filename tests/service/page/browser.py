@@ -1,4 +1,4 @@
-"""Opens the page in this machine's Chromium; `python -m tests.service.browser URL FILE` takes a picture."""
+"""Opens the page in Chromium; `python -m tests.service.page.browser URL FILE` takes a picture of it."""
 
 import shutil
 import sys

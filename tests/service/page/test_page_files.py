@@ -13,7 +13,7 @@ from service.settings import DEFAULT_MODEL
 from tests.quality.probe_set import probe_set
 from tests.service.conftest import Reply, Service
 
-FOLDER = Path(__file__).resolve().parents[2] / "service/page"
+FOLDER = Path(__file__).resolve().parents[3] / "service/page"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 FILES = sorted(file.name for file in FOLDER.iterdir() if file.suffix in {".css", ".js", ".json", ".svg"})
 
