@@ -96,9 +96,9 @@ def decode(
         answers.insert(above, Answer("", 0, 0, null_score))
     answers = answers[: parameters.top_k] or [Answer("", 0, 0, 0.0)]
     if parameters.token_probabilities:
-        best = answers[0]
+        first = answers[0]
         explanation = _token_probabilities(prepared, logits)
-        answers[0] = ExplainedAnswer(best.answer, best.start, best.end, best.score, explanation)
+        answers[0] = ExplainedAnswer(first.answer, first.start, first.end, first.score, explanation)
     return answers
 
 
