@@ -123,5 +123,5 @@ def _load(graph: Graph, threads: int) -> ort.InferenceSession:
             disabled_optimizers=_SLOWER_FUSIONS,
         )
     except Exception as error:  # the C++ side raises its own family, rooted in Exception
-        reason = " ".join(str(error).split())
-        raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot load {graph.path}: {reason}") from error
+        reason = " ".join(str(error).split()).rstrip(".")  # in one line
+        raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot load {graph.path}: {reason}.") from error
