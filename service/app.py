@@ -1,5 +1,6 @@
 """Owns the WSGI application: HTTP to the routes of the protocols and back; knows no shape and no model."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
@@ -24,10 +25,13 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+_log = logging.getLogger(__name__)
+
 
 def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     """The WSGI application around one loaded model."""
     app = Flask("service", static_folder=None)
+    _log.info("Loaded the %s", f"{answerer.graph.name} graph: {answerer.graph.reason}".removesuffix(": "))
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["DRAINING"] = False  # set by the server once it has been told to stop
     predictor = Predictor(settings, answerer)

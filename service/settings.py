@@ -39,7 +39,7 @@ class Settings:
     port: int = _setting(8000, "TCP port to listen on; 0 picks a free one", least=0)
     workers: int = _setting(1, "worker processes; one is right for most machines", least=1)
     threads: int = _setting(0, "CPU threads of one inference; 0 takes every CPU allowed", least=0)
-    kernel: bool = _setting(True, "run the model by the project's own kernel where that can")
+    kernel: bool = _setting(True, "run the graph with the custom operator where this machine can")
     token_budget: int = _setting(384, "most tokens of one call of an fp32 model", least=1)
     max_body_bytes: int = _setting(2 * _MEBIBYTE, "largest request body", least=1)
     max_items: int = _setting(128, "most questions in one request", least=1)

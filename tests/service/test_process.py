@@ -33,6 +33,35 @@ def test_the_model_in_use_is_named_in_the_log(service: Service) -> None:
     assert f"Serving {MODEL} at http://127.0.0.1:{service.port}" in service.log.read_text()
 
 
+def test_onnx_runtime_is_loaded_in_every_serving_process(start: Start) -> None:
+    service = start(QA_WORKERS="2", QA_MODEL="models/default")
+
+    def loaded(library: str) -> int:
+        return sum(library in Path(f"/proc/{worker}/maps").read_text() for worker in service.workers())
+
+    deadline = time.monotonic() + 60
+    while loaded("/onnxruntime_pybind11_state") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert service.ask(ITEM).status == 200
+    model = service.get("/info").body["model"]
+    if model["graph"] == "avx512_vnni":
+        assert model["graph_reason"] is None
+        assert loaded("/operator-") >= 1
+    else:
+        assert model["graph"] == "portable"
+        assert model["graph_reason"].endswith(".")
+
+
+def test_the_portable_graph_is_told_with_its_reason(start: Start) -> None:
+    service = start(QA_MODEL="models/default", QA_KERNEL="0")
+    model = service.get("/info").body["model"]
+    assert (model["graph"], model["graph_reason"]) == ("portable", "QA_KERNEL=0 asks for the portable graph.")
+    told = "Serving models/default at"
+    assert told in service.log.read_text()
+    assert "Loaded the portable graph: QA_KERNEL=0 asks for the portable graph." in service.log.read_text()
+
+
 def test_health_command(service: Service, runtime_python: Path, free_port: int) -> None:
     def health(port: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
