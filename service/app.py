@@ -57,12 +57,12 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
 
     def ask(route: Question, **path: str) -> Response:
         def read() -> Asked:
-            return route.read(Call(site, request.headers, path, _body(route, settings.max_body_bytes)))
+            return route.read(Call(site, request.headers.get, path, _body(route, settings.max_body_bytes)))
 
         return told(predictor.reply(read, request.headers.get(DEADLINE_HEADER)))
 
     def tell(route: Fact, **path: str) -> Response:
-        return told(route.tell(Call(site, request.headers, path)))
+        return told(route.tell(Call(site, request.headers.get, path)))
 
     page.register(app)
     for (method, path), (_, route) in routes.all.items():

@@ -12,21 +12,25 @@ from service.engine.answering import Answer
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput, QAError
 
-# Bounds that Parameters checks by itself, for readers of the OpenAPI document.
-_BOUNDS: dict[str, dict[str, Any]] = {
-    "top_k": {"minimum": 1},
-    "max_answer_len": {"minimum": 1},
-    "max_seq_len": {"minimum": 1},
-    "max_question_len": {"minimum": 1},
-    "doc_stride": {"minimum": 0},
+# What Parameters checks by itself, for readers of the OpenAPI document.
+_COUNT = {"type": "integer", "minimum": 1}
+_CHECKED: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("top_k", "max_answer_len", "max_seq_len", "max_question_len"), _COUNT),
+    "doc_stride": {"type": ["integer", "null"], "minimum": 0},
 }
+# msgspec refuses 3.0 for int; in JSON Schema that is an integer, and some languages write it.
+_READ_AS: dict[Any, Any] = {int: int | float, int | None: int | float | None}
+
+
+def _field(field: "dataclasses.Field[Any]") -> tuple[str, Any, Any]:
+    told = msgspec.Meta(extra_json_schema=_CHECKED.get(field.name, {}))
+    return field.name, Annotated[_READ_AS.get(field.type, field.type), told], field.default
+
+
 # The fields and defaults of Parameters, with unknown names refused: one list, not two.
 ParametersBody: Any = msgspec.defstruct(
     "Parameters",
-    [
-        (f.name, Annotated[f.type, msgspec.Meta(extra_json_schema=_BOUNDS.get(f.name, {}))], f.default)
-        for f in dataclasses.fields(Parameters)
-    ],
+    [_field(field) for field in dataclasses.fields(Parameters)],
     forbid_unknown_fields=True,
     frozen=True,
 )
@@ -47,7 +51,7 @@ class Item(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Options of Hugging Face's hosted API. The model is always loaded and nothing is cached: they change nothing."""
+    """Options of Hugging Face's hosted API. They change nothing: the model is loaded, nothing is cached."""
 
     use_cache: bool = True
     use_gpu: bool = False
@@ -167,7 +171,14 @@ def read_question(question: str, context: str, parameters: Parameters) -> Questi
 
 def read_parameters(body: Any, max_top_k: int) -> Parameters:
     """The parameters in `body`, a ParametersBody. Raises InvalidInput for one out of range."""
-    parameters = Parameters(**msgspec.structs.asdict(body))
+    values = msgspec.structs.asdict(body)
+    for field in dataclasses.fields(Parameters):
+        value = values[field.name]
+        if isinstance(value, float) and field.type in _READ_AS:
+            if not value.is_integer():
+                raise InvalidInput("Expected `int`, got `float`.", field=f"parameters.{field.name}")
+            values[field.name] = int(value)
+    parameters = Parameters(**values)
     if parameters.top_k > max_top_k:
         raise InvalidInput(
             f"top_k is {parameters.top_k} and must be at most {max_top_k}.",
@@ -186,7 +197,7 @@ def read_item(element: msgspec.Raw, parameters: Parameters) -> Question | Invali
 
 
 def limited(elements: list[Any], max_items: int, field: str | None = "inputs") -> list[Any]:
-    """The list as it is. Raises InvalidInput naming `field` where it is empty or has more than `max_items`."""
+    """The list as it is. Raises InvalidInput naming `field` where it is empty or longer than `max_items`."""
     if not elements:
         raise InvalidInput("The list of questions is empty.", field=field)
     if len(elements) > max_items:
@@ -209,14 +220,6 @@ def decode(body: bytes | msgspec.Raw, kind: Any) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = error.reason if isinstance(error, UnicodeDecodeError) else error
         raise InvalidJson(f"The body is not valid JSON: {reason}.") from None
-
-
-def convert(value: Any, kind: Any) -> Any:
-    """Decoded JSON as `kind`. Raises InvalidInput naming the field that is of another type."""
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
 
 
 def _invalid(message: str) -> InvalidInput:

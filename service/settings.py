@@ -67,8 +67,9 @@ class Settings:
         names = {PREFIX + setting.name.upper(): setting.name for setting in fields(cls)}
         values: dict[str, object] = {}
         for name, variables in _PLATFORM_NAMES.items():
-            found = [env[variable] for variable in variables if variable in env]
-            values.update({name: text for text in found[:1]})
+            for variable in reversed(variables):
+                if variable in env:
+                    values[name] = env[variable]
         for variable, text in env.items():
             if not variable.startswith(PREFIX):
                 continue

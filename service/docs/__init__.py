@@ -1,4 +1,4 @@
-"""Owns /openapi.json and the page that shows it at /docs, which needs no other server; knows no route but those."""
+"""Owns /openapi.json and the page at /docs that shows it, offline too; knows no other route."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -30,7 +30,7 @@ _HEADERS = {
 
 
 def register(app: Flask, document: Mapping[str, Any]) -> None:
-    """Add the document's and the page's routes. The page's addresses are relative, so that any path prefix works."""
+    """Add the routes of the document and of its page, whose addresses are relative: any path prefix works."""
     files = {f"docs/{name}": (_FOLDER / name).read_bytes() for name in _TYPES if name != "index.html"}
     files |= {"docs": (_FOLDER / "index.html").read_bytes(), "openapi.json": schemas.encode(document)}
     types = {f"docs/{name}": kind for name, kind in _TYPES.items()}
@@ -39,7 +39,8 @@ def register(app: Flask, document: Mapping[str, Any]) -> None:
     def file(name: str) -> Response:
         response = Response(files[name], HTTPStatus.OK, _HEADERS, content_type=types[name])
         response.set_etag(sha256(files[name]).hexdigest()[:16])
-        return response.make_conditional(request)
+        response.make_conditional(request)
+        return response
 
     for name in files:
         app.add_url_rule(f"/{name}", name.replace(".", "_"), file, defaults={"name": name})

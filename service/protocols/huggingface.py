@@ -1,10 +1,10 @@
 """Owns what clients of Hugging Face's inference API expect beyond the native shape; knows no other protocol.
 
-Their requests and answers are the native shape's (`InferenceClient(model=URL)` posts to the URL as it is), so only
-errors differ: huggingface_hub prints the value of `error` as it is, and @huggingface/inference wants it to be text.
-`error_type` is text-generation-inference's, `estimated_time` the hosted API's, which tells with it when a model that
-was loading may be asked again. The header x-wait-for-model and its kin change nothing: a service that answers has
-loaded its model.
+Their requests and answers are the native shape's, and `InferenceClient(model=URL)` posts to the URL as it is;
+only errors differ: huggingface_hub prints the value of `error`, @huggingface/inference wants it to be text.
+`error_type` is text-generation-inference's, `estimated_time` the hosted API's: when to ask again a model that
+was loading. The header x-wait-for-model and its kin change nothing: a service that answers has loaded its
+model.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from service import schemas
 from service.problems import Reply
-from service.protocols.route import Call, Documentation, Fact, Protocol, Question, Site
+from service.protocols import native
+from service.protocols.route import Documentation, Fact, Protocol, Question, Site
 
 
-class Failure(msgspec.Struct):
+class HuggingFaceFailure(msgspec.Struct):
     """A failure, as clients of Hugging Face's inference API read it."""
 
     error: str
@@ -25,25 +25,20 @@ class Failure(msgspec.Struct):
     estimated_time: float | msgspec.UnsetType = msgspec.UNSET  # seconds
 
 
-class Health(msgspec.Struct):
-    """The service is ready."""
-
-    status: str
-
-
 def _routes(site: Site) -> tuple[Question | Fact, ...]:
-    documentation = Documentation("Readiness, where InferenceClient.health_check asks", answer=Health)
-    return (Fact("/health", _health, documentation, may_fail=(503,)),)
+    documentation = Documentation("Readiness, where InferenceClient.health_check asks", answer=native.Status)
+    return (Fact("/health", native.ready, documentation, may_fail=(503,)),)
 
 
-def _health(call: Call) -> Reply:
-    call.site.check_ready()
-    return Reply(200, schemas.encode({"status": "ready"}))
-
-
-def _error(reply: Reply, error: Mapping[str, Any]) -> Failure:
+def _error(reply: Reply, error: Mapping[str, Any]) -> HuggingFaceFailure:
     wait = dict(reply.headers).get("Retry-After")
-    return Failure(error["message"], error["code"], msgspec.UNSET if wait is None else float(wait))
+    return HuggingFaceFailure(error["message"], error["code"], msgspec.UNSET if wait is None else float(wait))
 
 
+<<<<<<< HEAD
 PROTOCOL = Protocol("huggingface", _routes, _error, Failure, agents=("hf_hub/", "@huggingface/inference"))
+=======
+PROTOCOL = Protocol(
+    "huggingface", _routes, _error, HuggingFaceFailure, agents=("hf_hub/", "@huggingface/inference")
+)
+>>>>>>> 431ee6d (OpenAPI 3.1 from the types that read requests, a page that shows it offline, and real clients as tests)

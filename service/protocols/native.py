@@ -7,10 +7,14 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import schemas
-from service.engine.answering import Answer
 from service.predict import Asked
 from service.problems import Reply
 from service.protocols.route import Call, Documentation, Fact, Protocol, Question, Site
+
+EXAMPLE = {
+    "question": "Who designed the lighthouse?",
+    "context": "The lighthouse at Skarn Point was designed by the engineer Ingrid Solheim.",
+}
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -28,6 +32,19 @@ class Failure(msgspec.Struct):
     error: Problem
 
 
+# Of one item, and of a request: one item's, or a list of them.
+ANSWERS = {
+    "anyOf": [
+        {"$ref": "#/components/schemas/Answer"},
+        {"type": "array", "items": {"$ref": "#/components/schemas/Answer"}},
+        {"$ref": "#/components/schemas/Failure"},
+    ]
+}
+ANSWER_BODY = {
+    "anyOf": [{"$ref": "#/components/schemas/Answer"}, {"type": "array", "items": ANSWERS}],
+}
+
+
 class Status(msgspec.Struct):
     """Whether the service lives, or is ready for questions."""
 
@@ -39,31 +56,59 @@ def read(call: Call) -> Asked:
     settings = call.site.settings
     asked = schemas.parse_request(call.body, max_items=settings.max_items, max_top_k=settings.max_top_k)
     return Asked(asked, lambda entries: Reply(200, schemas.encode(schemas.response_body(asked, entries))))
+<<<<<<< HEAD
+=======
+
+
+def narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
+    """The three forms of a body: a question, `inputs` with one or a list, a list of either."""
+    properties: dict[str, Any] = components["Call"]["properties"]
+    shared = {name: properties[name] for name in ("parameters", "options")}
+    item = {"$ref": "#/components/schemas/Item"}
+
+    def form(title: str, required: dict[str, Any]) -> dict[str, Any]:
+        told = {"title": title, "properties": required | shared, "required": list(required)}
+        return {**components["Call"], **told}
+
+    components["Bare"] = form("Bare", {name: properties[name] for name in ("question", "context")})
+    components["Single"] = form("Single", {"inputs": item})
+    components["Several"] = form("Several", {"inputs": some_of(item, site)})
+    bare, single, several = ({"$ref": f"#/components/schemas/{n}"} for n in ("Bare", "Single", "Several"))
+    return {"anyOf": [bare, single, several, some_of({"anyOf": [bare, single]}, site)]}
+
+
+def some_of(item: dict[str, Any], site: Site) -> dict[str, Any]:
+    """A list of which at least one is an `item`; the others are answered with their failures."""
+    return {"type": "array", "minItems": 1, "maxItems": site.settings.max_items, "contains": item}
+>>>>>>> 431ee6d (OpenAPI 3.1 from the types that read requests, a page that shows it offline, and real clients as tests)
 
 
 def _routes(site: Site) -> tuple[Question | Fact, ...]:
     asking = Documentation(
         "Answer one question, or a list of them",
-        answer=Answer | list[Answer] | list[Answer | list[Answer] | Failure],
+        answer=ANSWER_BODY,
         body=schemas.Call,
-        description="One answer is an object, several (`top_k` above 1) are a list, best first. Lists are answered "
-        "in order, and an item at fault is an `error` in its place; where all are, so is the whole request.",
+        description="One answer is an object, several (`top_k` above 1) are a list, best first. Lists are "
+        "answered in order, an item at fault with an `error` in its place; where all are, so is the request.",
+        narrow=narrow,
+        example={"inputs": EXAMPLE, "parameters": {"top_k": 2}},
     )
     status = Documentation("Whether the process answers at all", answer=Status)
-    ready = Documentation("Whether questions may be sent here", answer=Status)
+    readiness = Documentation("Whether questions may be sent here", answer=Status)
     about = Documentation("The model, the limits, the versions and the processor", answer=dict[str, Any])
     figures = Documentation("Figures for Prometheus", answer=str, answer_media=(CONTENT_TYPE_LATEST,))
     return (
         Question("/predict", read, asking),
         Question("/", read, asking),
         Fact("/health/live", lambda _: _json({"status": "live"}), status),
-        Fact("/health/ready", _ready, ready, may_fail=(503,)),
+        Fact("/health/ready", ready, readiness, may_fail=(503,)),
         Fact("/info", lambda call: _json(call.site.info()), about),
         Fact("/metrics", lambda call: Reply(200, call.site.metrics(), (), CONTENT_TYPE_LATEST), figures),
     )
 
 
-def _ready(call: Call) -> Reply:
+def ready(call: Call) -> Reply:
+    """Raises NotReady while the service starts or drains."""
     call.site.check_ready()
     return _json({"status": "ready"})
 

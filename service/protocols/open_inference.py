@@ -1,9 +1,10 @@
 """Owns the Open Inference Protocol (v2) of KServe, MLServer and Triton; knows no other protocol.
 
-Inputs are `question` and `context`, BYTES of n elements each, as MLServer's Hugging Face runtime names them. Outputs
-are `answer`, `score`, `start` and `end`, of shape [n], or [n, k] where `top_k` is above 1 (k answers, fewer where no
-question has as many; missing ones are empty with score 0). MLServer's own shape is the output `output`: the answers
-as JSON objects, content type hg_jsonlist. Who uses MLServer's content types gets it, first, without asking.
+Inputs are `question` and `context`, BYTES of n elements each, as MLServer's Hugging Face runtime names them.
+Outputs are `answer`, `score`, `start` and `end`, of shape [n], or [n, k] where `top_k` is above 1 (the most
+answers that any question has; missing ones are empty with score 0). MLServer's own shape is the output
+`output`: the answers as JSON objects, content type hg_jsonlist. Whoever uses MLServer's content types gets
+it, first, without asking.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +19,14 @@ from service.engine.parameters import Parameters
 from service.errors import InvalidInput, UnknownModel
 from service.predict import Asked, Entries
 from service.problems import Reply
-from service.protocols import tensors
-from service.protocols.route import JSON, Call, Documentation, Fact, Protocol, Question, Site
+from service.protocols import native, tensors
+from service.protocols.route import JSON, MODEL_VERSION, Call, Documentation, Fact, Protocol, Question, Site
 from service.protocols.tensors import InputTensor, OutputTensor, OutputWish, Scalar
 
-VERSION = "1"
 BINARY = "application/octet-stream"
 EXTENSIONS = ["binary_tensor_data", "parameters"]
 _DATATYPES = {"answer": "BYTES", "score": "FP64", "start": "INT64", "end": "INT64"}
+_TEXTS = ("question", "context", "args")
 _MLSERVER_OUTPUT = "output"
 _PARAMETERS = {field.name for field in fields(Parameters)}
 # What clients put among the parameters for servers that have queues, states or other encodings.
@@ -39,21 +40,21 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     """An inference request of the Open Inference Protocol; the parameters may hold those of questions."""
 
     inputs: list[InputTensor]
-    id: str | msgspec.UnsetType = msgspec.UNSET
+    id: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: list[OutputWish] | None = None
 
 
-class InferenceResponse(msgspec.Struct, frozen=True):
+class InferenceResponse(msgspec.Struct, frozen=True, omit_defaults=True):
     """An inference response of the Open Inference Protocol."""
 
     model_name: str
     model_version: str
     outputs: list[OutputTensor]
-    id: str | msgspec.UnsetType = msgspec.UNSET
+    id: str | None = None
 
 
-class Failure(msgspec.Struct):
+class OpenInferenceFailure(msgspec.Struct):
     """A failure, as the Open Inference Protocol tells it."""
 
     error: str
@@ -105,6 +106,8 @@ def _routes(site: Site) -> tuple[Question | Fact, ...]:
         body=InferenceRequest,
         description="Tensors may be binary in both directions (Triton's binary tensor data extension).",
         answer_media=(JSON, BINARY),
+        narrow=_narrow,
+        example=_example(native.EXAMPLE),
     )
     live = Documentation("Whether the server lives", Live)
     ready = Documentation("Whether the server is ready", Ready)
@@ -125,6 +128,46 @@ def _routes(site: Site) -> tuple[Question | Fact, ...]:
     return tuple(routes)
 
 
+def _example(item: Mapping[str, str]) -> dict[str, Any]:
+    def tensor(name: str, text: str) -> dict[str, Any]:
+        return {"name": name, "shape": [1], "datatype": "BYTES", "data": [text]}
+
+    return {"inputs": [tensor(name, text) for name, text in item.items()], "parameters": {"top_k": 2}}
+
+
+def _narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
+    """Inputs that fit together, which JSON Schema can say of a given number of items only: here 1 and 2."""
+
+    def tensor(name: str, count: int) -> dict[str, Any]:
+        texts = {"type": "string", "minLength": 1}
+        return {
+            "type": "object",
+            "properties": {
+                "name": {"const": name},
+                "shape": {"const": [count]},
+                "datatype": {"const": "BYTES"},
+                "data": {"type": "array", "items": texts, "minItems": count, "maxItems": count},
+            },
+            "required": ["name", "shape", "datatype", "data"],
+        }
+
+    def inputs(count: int) -> dict[str, Any]:
+        both = [tensor(name, count) for name in ("question", "context")]
+        return {"type": "array", "prefixItems": both, "items": False, "minItems": 2, "maxItems": 2}
+
+    def wish(name: str) -> dict[str, Any]:
+        return {"type": "object", "properties": {"name": {"const": name}}, "required": ["name"]}
+
+    schema = components["InferenceRequest"]
+    wishes = {"anyOf": [wish(name) for name in (*_DATATYPES, _MLSERVER_OUTPUT)]}
+    schema["properties"] |= {
+        "inputs": {"anyOf": [inputs(1), inputs(2)]},
+        "parameters": {"anyOf": [{"$ref": "#/components/schemas/Parameters"}, {"type": "null"}]},
+        "outputs": {"type": ["array", "null"], "items": wishes},
+    }
+    return {"$ref": "#/components/schemas/InferenceRequest"}
+
+
 def _server(call: Call) -> Reply:
     return _reply(ServerMetadata("qa-onnx", __version__, EXTENSIONS))
 
@@ -139,27 +182,34 @@ def _model(call: Call) -> Reply:
     _check_model(call)
     inputs = [TensorMetadata(name, "BYTES", [-1]) for name in ("question", "context")]
     outputs = [TensorMetadata(name, datatype, [-1]) for name, datatype in _DATATYPES.items()]
-    return _reply(ModelMetadata(call.site.model_name, [VERSION], "qa_onnx_onnxruntime", inputs, outputs))
+    return _reply(
+        ModelMetadata(call.site.model_name, [MODEL_VERSION], "qa_onnx_onnxruntime", inputs, outputs)
+    )
 
 
 def _check_model(call: Call) -> None:
     name = call.site.model_name
     if call.path.get("model", name) != name:
         raise UnknownModel(f"The only model here is {name}.", field="model")
-    if call.path.get("version", VERSION) != VERSION:
-        raise UnknownModel(f"The only version of the model here is {VERSION}.", field="version")
+    if call.path.get("version", MODEL_VERSION) != MODEL_VERSION:
+        raise UnknownModel(f"The only version of the model here is {MODEL_VERSION}.", field="version")
 
 
 def _read(call: Call) -> Asked:
     _check_model(call)
     settings = call.site.settings
-    head, binary = tensors.split_body(call.body, call.headers.get(tensors.JSON_LENGTH_HEADER))
+    head, binary = tensors.split_body(call.body, call.header(tensors.JSON_LENGTH_HEADER))
     sent: InferenceRequest = schemas.decode(head, InferenceRequest)
+    for tensor in sent.inputs:
+        if tensor.name in _TEXTS and tensor.datatype != "BYTES":
+            raise InvalidInput(f"The input {tensor.name} must be BYTES.", field=f"inputs.{tensor.name}")
     elements = tensors.read_texts(sent.inputs, binary)
     given = {name: value for name, value in (sent.parameters or {}).items() if name not in _IGNORED}
     # MLServer's runtime hands further inputs to the pipeline as its parameters.
     given |= {name: elements.pop(name)[0] for name in _PARAMETERS & elements.keys() if elements[name]}
-    parameters = schemas.read_parameters(schemas.convert(given, schemas.ParametersBody), settings.max_top_k)
+    parameters = schemas.read_parameters(
+        schemas.decode(schemas.encode(given), schemas.ParametersBody), settings.max_top_k
+    )
     pairs = schemas.limited(_pairs(elements), settings.max_items)
     items = [schemas.read_question(question, context, parameters) for question, context in pairs]
     wishes = _wishes(sent)
@@ -167,8 +217,8 @@ def _read(call: Call) -> Asked:
     def encode(entries: Entries) -> Reply:
         answers: list[list[Answer]] = []
         for number, entry in enumerate(entries):
-            if isinstance(entry, InvalidInput):
-                raise InvalidInput(f"Item {number}: {entry.message}", field=entry.field)
+            if isinstance(entry, InvalidInput):  # and others are not; outputs have no place for a failure
+                raise InvalidInput(_with_item(entry.message, number), field=entry.field)
             answers.append(entry)
         outputs = [_output(name, answers, parameters.top_k) for name in wishes]
         parts = []
@@ -176,17 +226,17 @@ def _read(call: Call) -> Asked:
             if binary:
                 outputs[at], data = tensors.write(output)
                 parts.append(data)
-        body = schemas.encode(InferenceResponse(call.site.model_name, VERSION, outputs, sent.id))
+        body = schemas.encode(InferenceResponse(call.site.model_name, MODEL_VERSION, outputs, sent.id))
         if not parts:
             return Reply(200, body)
         header = (tensors.JSON_LENGTH_HEADER, str(len(body)))
         return Reply(200, b"".join((body, *parts)), (header,), BINARY)
 
-    return Asked(schemas.Request(items, many=True), encode)
+    return Asked(schemas.Request(items, many=len(items) > 1), encode)
 
 
 def _pairs(elements: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
-    """Questions with their contexts, from `question` and `context` or from MLServer's `args`, JSON objects."""
+    """Questions with their contexts, from `question` and `context` or MLServer's `args` of JSON objects."""
     if "args" in elements and len(elements) == 1:
         items: list[schemas.Item] = [
             schemas.decode(str(element).encode(), schemas.Item) for element in elements["args"]
@@ -216,7 +266,8 @@ def _wishes(sent: InferenceRequest) -> dict[str, bool]:
     if any(name not in _DATATYPES and name != _MLSERVER_OUTPUT for name in wishes):
         known = ", ".join((*_DATATYPES, _MLSERVER_OUTPUT))
         raise InvalidInput(f"An output is none of {known}.", field="outputs")
-    mlserver = any("content_type" in (part.parameters or {}) for part in (sent, *sent.inputs))
+    annotations = (sent.parameters, *(tensor.parameters for tensor in sent.inputs))
+    mlserver = any("content_type" in (parameters or {}) for parameters in annotations)
     names = (_MLSERVER_OUTPUT, *_DATATYPES) if mlserver else tuple(_DATATYPES)
     return wishes or dict.fromkeys(names, common)
 
@@ -238,10 +289,17 @@ def _output(name: str, answers: Sequence[Sequence[Answer]], top_k: int) -> Outpu
     return OutputTensor(name, _DATATYPES[name], shape, {}, values)
 
 
+def _with_item(message: str, number: int) -> str:
+    return f"Item {number}: {message}"
+
+
+def _error(reply: Reply, error: Mapping[str, Any]) -> OpenInferenceFailure:
+    message = error["message"]
+    return OpenInferenceFailure(_with_item(message, error["item"]) if "item" in error else message)
+
+
 def _reply(body: Any) -> Reply:
     return Reply(200, schemas.encode(body))
 
 
-PROTOCOL = Protocol(
-    "open inference", _routes, lambda _, error: Failure(error["message"]), Failure, prefixes=("/v2/",)
-)
+PROTOCOL = Protocol("open inference", _routes, _error, OpenInferenceFailure, prefixes=("/v2/",))

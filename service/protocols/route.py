@@ -1,4 +1,4 @@
-"""Owns what a protocol consists of: its routes, what they read and give, its form of an error; knows no protocol."""
+"""Owns what a protocol consists of: routes, what they read and give, errors; knows no protocol."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from service.problems import Reply
 from service.settings import Settings
 
 JSON = "application/json"
+MODEL_VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,36 +28,43 @@ class Site:
         """The name under which protocols that name models know this one."""
         return self.settings.model_name or self.settings.model.resolve().name
 
+    @property
+    def path_values(self) -> Mapping[str, str]:
+        """What the variable parts of paths must be."""
+        return {"model": self.model_name, "version": MODEL_VERSION}
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One HTTP request, as far as protocols read it."""
 
     site: Site
-    headers: Mapping[str, str]  # names are not case-sensitive
+    header: Callable[[str], str | None]  # by name, in any case
     path: Mapping[str, str]  # the variable parts of the route's path
     body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Documentation:
-    """What the OpenAPI document says of a route beside its path; schemas are JSON Schema or types for msgspec."""
+    """What the OpenAPI document says of a route beside its path.
+
+    `answer` (of status 200) is a type for msgspec or a JSON Schema, `body` such a type. `narrow` gives the
+    schema of the body where that type alone says too little; it may change and extend the components, a
+    dictionary of schemas by type name.
+    """
 
     summary: str
-    answer: Any  # of status 200
+    answer: Any
     body: Any = None
     description: str = ""
     answer_media: tuple[str, ...] = (JSON,)
-    examples: Mapping[str, Any] | None = None  # of the body
+    narrow: Callable[[dict[str, Any], Site], dict[str, Any]] | None = None
+    example: Any = None  # a body
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A POST route that takes questions.
-
-    `media` are the content types it reads, each a schema of its body in the documentation's `body` where that is a
-    mapping by media type; an empty tuple takes any.
-    """
+    """A POST route for questions, in bodies of the content types `media`, or of any where that is empty."""
 
     path: str  # with {names} for its variable parts
     read: Callable[[Call], Asked]
@@ -78,9 +86,9 @@ class Fact:
 class Protocol:
     """One way of asking over HTTP.
 
-    `error` gives the body of a failure from the reply in this project's own form and the decoded `error` object in
-    that. `agents` are words of the User-Agent header of clients that use the routes of another protocol and expect
-    errors in this one's form.
+    `error` gives the body of a failure from the reply in this project's own form and the decoded `error`
+    object in that. `agents` are words of the User-Agent header of clients that use the routes of another
+    protocol and expect errors in this one's form.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """Owns the shape of SageMaker's inference containers; knows no other protocol.
 
-The contract is GET /ping and POST /invocations on port 8080 or SAGEMAKER_BIND_TO_PORT ("Custom Inference Code with
-Hosting Services"); it leaves bodies open. JSON here is the native shape, JSON Lines one question a line, as batch
-transforms send with SplitType Line. Errors are those of Multi Model Server, which most of SageMaker's own images run.
+The contract is GET /ping and POST /invocations on port 8080 or SAGEMAKER_BIND_TO_PORT ("Custom Inference Code
+with Hosting Services"); it leaves bodies open. JSON here is the native shape, JSON Lines one question a line,
+as batch transforms send with SplitType Line. Errors are those of Multi Model Server, which most of
+SageMaker's own images run.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,6 @@ from typing import Any
 import msgspec
 
 from service import schemas
-from service.engine.answering import Answer
 from service.errors import InvalidInput
 from service.predict import Asked, Entries
 from service.problems import Reply
@@ -22,7 +22,7 @@ from service.protocols.route import JSON, Call, Documentation, Fact, Protocol, Q
 LINES = "application/jsonlines"
 
 
-class Failure(msgspec.Struct):
+class SageMakerFailure(msgspec.Struct):
     """A failure; `code` is the HTTP status, `type` its name as Multi Model Server writes it."""
 
     code: int
@@ -30,32 +30,28 @@ class Failure(msgspec.Struct):
     message: str
 
 
-class Ping(msgspec.Struct):
-    """The service is ready."""
-
-    status: str
-
-
 def _routes(site: Site) -> tuple[Question | Fact, ...]:
     asking = Documentation(
         "Answer questions in the shape of SageMaker",
-        answer=Answer | list[Answer] | list[Answer | list[Answer] | native.Failure],
+        answer=native.ANSWER_BODY,
         body=schemas.Call,
-        description="JSON Lines are one question a line and answered one a line. The answer has the request's "
-        "type, or the one of the two that the Accept header names.",
+        description="JSON Lines are one question a line and answered one a line. The answer has the type of "
+        "the request, or the one of the two that the Accept header names.",
         answer_media=(JSON, LINES),
+        narrow=native.narrow,
+        example=native.EXAMPLE,
     )
-    ping = Documentation("Readiness, where SageMaker asks", answer=Ping)
+    ping = Documentation("Readiness, where SageMaker asks", answer=native.Status)
     return (
         Question("/invocations", _read, asking, media=(JSON, LINES)),
-        Fact("/ping", _ping, ping, may_fail=(503,)),
+        Fact("/ping", native.ready, ping, may_fail=(503,)),
     )
 
 
 def _read(call: Call) -> Asked:
-    media = call.headers.get("Content-Type", JSON).partition(";")[0].strip().lower()
+    media = (call.header("Content-Type") or JSON).partition(";")[0].strip().lower()
     asked = _read_lines(call) if media == LINES else native.read(call).request
-    accepted = call.headers.get("Accept", "")
+    accepted = call.header("Accept") or ""
     wanted = next((kind for kind in (LINES, JSON) if kind in accepted), media)
 
     def encode(entries: Entries) -> Reply:
@@ -78,21 +74,16 @@ def _read_lines(call: Call) -> schemas.Request:
         except InvalidInput as problem:
             items.append(problem)
         except schemas.InvalidJson as problem:
-            items.append(InvalidInput(problem.message))
+            items.append(InvalidInput(problem.message.replace("body", "line", 1)))
     return schemas.Request(items, many=True)
 
 
-def _ping(call: Call) -> Reply:
-    call.site.check_ready()
-    return Reply(200, schemas.encode({"status": "ready"}))
-
-
-def _error(reply: Reply, error: Mapping[str, Any]) -> Failure:
+def _error(reply: Reply, error: Mapping[str, Any]) -> SageMakerFailure:
     name = HTTPStatus(reply.status).phrase.title().replace(" ", "").replace("-", "")
     message = error["message"]
     if "item" in error:
         message = f"Item {error['item']}: {message}"
-    return Failure(reply.status, f"{name}Exception", message)
+    return SageMakerFailure(reply.status, f"{name}Exception", message)
 
 
-PROTOCOL = Protocol("sagemaker", _routes, _error, Failure)
+PROTOCOL = Protocol("sagemaker", _routes, _error, SageMakerFailure)

@@ -1,8 +1,8 @@
-"""Owns tensors of the Open Inference Protocol: JSON, or bytes behind the JSON; knows neither questions nor routes.
+"""Owns tensors of the Open Inference Protocol, as JSON or bytes behind it; knows no question and no route.
 
-Sources: the Open Inference Protocol (KServe, "V2 Inference Protocol") and Triton's "Binary Tensor Data Extension":
-behind the JSON, whose length the header Inference-Header-Content-Length gives, lie the tensors that carry the
-parameter `binary_data_size`, in order, little-endian; each element of a BYTES tensor is led by its length, 4 bytes.
+Sources: KServe's "Open Inference Protocol (V2 Inference Protocol)", Triton's "Binary Tensor Data Extension".
+Behind the JSON, whose length the header Inference-Header-Content-Length gives, lie the tensors that carry the
+parameter `binary_data_size`, in order, little-endian; 4 bytes of length lead each element of a BYTES tensor.
 """
 
 import math

@@ -11,10 +11,9 @@ from typing import Any
 import msgspec
 
 from service import schemas
-from service.engine.answering import Answer
 from service.predict import Asked, Entries
 from service.problems import Reply
-from service.protocols.native import Failure as NativeFailure
+from service.protocols import native
 from service.protocols.route import Call, Documentation, Fact, Protocol, Question, Site
 
 # google.rpc.Code; what is not here is the caller's mistake below 500, else the service's.
@@ -28,10 +27,12 @@ class Instances(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     parameters: schemas.ParametersBody | None = None
 
 
-class Predictions(msgspec.Struct):
-    """Per instance its answer, its answers where `top_k` is above 1, or its failure."""
-
-    predictions: list[Answer | list[Answer] | NativeFailure]
+# Per instance its answer, its answers where top_k is above 1, or its failure.
+_PREDICTIONS = {
+    "type": "object",
+    "properties": {"predictions": {"type": "array", "items": native.ANSWERS}},
+    "required": ["predictions"],
+}
 
 
 class GoogleError(msgspec.Struct):
@@ -42,27 +43,33 @@ class GoogleError(msgspec.Struct):
     status: str
 
 
-class Failure(msgspec.Struct):
+class GoogleFailure(msgspec.Struct):
     """A failure, as Google's APIs tell it."""
 
     error: GoogleError
 
 
-class Ready(msgspec.Struct):
-    """The service is ready."""
-
-    status: str
-
-
 def _routes(site: Site) -> tuple[Question | Fact, ...]:
     routes: list[Question | Fact] = []
     if path := site.settings.vertex_predict_route:
-        asking = Documentation("Answer questions in the shape of Vertex AI", Predictions, body=Instances)
+        asking = Documentation(
+            "Answer questions in the shape of Vertex AI",
+            answer=_PREDICTIONS,
+            body=Instances,
+            narrow=_narrow,
+            example={"instances": [native.EXAMPLE], "parameters": {"top_k": 2}},
+        )
         routes.append(Question(path, _read, asking))
     if path := site.settings.vertex_health_route:
-        health = Documentation("Readiness, where Vertex AI asks", Ready)
-        routes.append(Fact(path, _health, health, may_fail=(503,)))
+        health = Documentation("Readiness, where Vertex AI asks", native.Status)
+        routes.append(Fact(path, native.ready, health, may_fail=(503,)))
     return tuple(routes)
+
+
+def _narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
+    item = {"$ref": "#/components/schemas/Item"}
+    components["Instances"]["properties"]["instances"] = native.some_of(item, site)
+    return {"$ref": "#/components/schemas/Instances"}
 
 
 def _read(call: Call) -> Asked:
@@ -79,17 +86,12 @@ def _read(call: Call) -> Asked:
     return Asked(asked, encode)
 
 
-def _health(call: Call) -> Reply:
-    call.site.check_ready()
-    return Reply(200, schemas.encode({"status": "ready"}))
-
-
-def _error(reply: Reply, error: Mapping[str, Any]) -> Failure:
+def _error(reply: Reply, error: Mapping[str, Any]) -> GoogleFailure:
     fallback = "INVALID_ARGUMENT" if reply.status < HTTPStatus.INTERNAL_SERVER_ERROR else "INTERNAL"
     message = error["message"]
     if "item" in error:
         message = f"Instance {error['item']}: {message}"
-    return Failure(GoogleError(reply.status, message, _CODES.get(reply.status, fallback)))
+    return GoogleFailure(GoogleError(reply.status, message, _CODES.get(reply.status, fallback)))
 
 
-PROTOCOL = Protocol("vertex", _routes, _error, Failure)
+PROTOCOL = Protocol("vertex", _routes, _error, GoogleFailure)

@@ -1,0 +1,29 @@
+"""What schemathesis is told beside the document: parameters that contradict each other are no valid request.
+
+JSON Schema cannot compare two fields, or a field with the tokens of a question.
+"""
+
+from typing import Any
+
+import schemathesis
+
+SPECIALS = 4  # special tokens of a window, at most
+
+
+@schemathesis.hook
+def filter_case(context: Any, case: Any) -> bool:
+    """Keep the cases whose parameters, where they are all of the right type, go together."""
+    bodies = case.body if isinstance(case.body, list) else [case.body]
+    return not any(contradictory(body) for body in bodies if isinstance(body, dict))
+
+
+def contradictory(body: dict[str, Any]) -> bool:
+    """Whether the overlap is no smaller than the window, or the question may fill the window."""
+    parameters = body.get("parameters")
+    if not isinstance(parameters, dict):
+        return False
+    window, overlap = parameters.get("max_seq_len", 384), parameters.get("doc_stride") or 0
+    question = parameters.get("max_question_len", 64)
+    if not all(isinstance(number, int | float) for number in (window, overlap, question)):
+        return False
+    return window >= 1 and (overlap >= window or window <= min(question, len(str(body))) + SPECIALS)
