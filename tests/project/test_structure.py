@@ -22,6 +22,8 @@ LAYERS = [
     ["service.engine.encoder", "service.engine.session"],
     ["service.engine.spans"],
     ["service.engine.answering"],
+    ["service.pipeline"],
+    ["service.public.qa_onnx"],
     ["service.batching"],
     ["service.schemas", "service.metrics", "service.problems"],
     ["service.predict"],
