@@ -1,6 +1,6 @@
 """Upstream's documented examples and call forms, each asked of the transformers pipeline and of ours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def test_answers_are_parts_of_their_contexts(ours: QuestionAnsweringPipeline) ->
 def test_a_generator_is_answered_as_it_is_asked(ours: QuestionAnsweringPipeline) -> None:
     asked = []
 
-    def examples():  # type: ignore[no-untyped-def]
+    def examples() -> Iterator[dict[str, str]]:
         for example in (LIVES, NAMES):
             asked.append(example)
             yield example
@@ -180,7 +180,7 @@ def test_a_model_that_is_not_exported_is_told_how(model: str) -> None:
 
 def test_a_model_in_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="model is a object and must be the name of a folder"):
-        pipeline("question-answering", model=object())  # type: ignore[arg-type]
+        pipeline("question-answering", model=object())  # type: ignore[arg-type] # as many scripts do
 
 
 def test_a_damaged_model_is_told(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(sources: Path, folder: Path, **environment: str) -> Path:
     """The wheel, built as `pip install .` does but with the setuptools that is here: needs no network."""
-    line = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, sources]
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    line = [*pip, "-w", str(folder), str(sources)]
     done = subprocess.run(line, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = folder.glob("*.whl")
@@ -54,7 +55,7 @@ class Installed:
 
     def run(self, program: str, *arguments: str, text: str = "", status: int = 0) -> str:
         """Its output; the environment of the tests does not reach it."""
-        line = [self._programs / program, *arguments]
+        line = [str(self._programs / program), *arguments]
         done = subprocess.run(
             line, input=text, cwd=self._elsewhere, env={"PATH": os.defpath}, capture_output=True, text=True
         )
