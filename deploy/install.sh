@@ -90,5 +90,8 @@ fi
 # step of its own.
 [ ! -d "$native" ] || "$root/deploy/native.sh" "$venv/bin/python" &
 install --requirement "$file"
+# A checkout can be imported from anywhere in its environment, `qa_onnx` too.
+[ ! -d "$native" ] || printf '%s\n' "$root" "$root/service/public" > "$("$venv/bin/python" -c \
+    'import sysconfig; print(sysconfig.get_path("purelib"))')/qa-onnx.pth"
 wait
 echo "$state" > "$stamp"

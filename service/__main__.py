@@ -115,7 +115,7 @@ def _read_context(name: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m service",
+        prog="qa-onnx" if Path(sys.argv[0]).name == "qa-onnx" else "python -m service",
         description="Extractive question answering on CPUs. Every flag below that has a QA_ name "
         "can be set in the environment instead; the flag wins.",
     )

@@ -11,7 +11,10 @@ from typing import Any, Self, get_type_hints
 from service.errors import SettingsError
 
 PREFIX = "QA_"
-DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "models" / "default"
+_HERE = Path(__file__).resolve().parent
+# In a checkout and in an image beside this package; an installed wheel carries it inside.
+_PLACES = (_HERE.parent / "models" / "default", _HERE / "default_model")
+DEFAULT_MODEL = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
 
 _MEBIBYTE = 1 << 20
 # Names of the platforms' own for a setting, used where its QA_ name is absent; the first that is set counts.

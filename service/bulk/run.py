@@ -92,6 +92,7 @@ def _describe(task: Task, settings: Settings) -> dict[str, Any]:
         "format": [task.input_format, task.output_format, task.delimiter],
         "columns": asdict(task.columns),
         "parameters": asdict(task.parameters),
+        "settings": [settings.kernel, settings.token_budget],  # which choose how scores are rounded
     }
 
 

@@ -35,10 +35,6 @@ def _error(reply: Reply, error: Mapping[str, Any]) -> HuggingFaceFailure:
     return HuggingFaceFailure(error["message"], error["code"], msgspec.UNSET if wait is None else float(wait))
 
 
-<<<<<<< HEAD
-PROTOCOL = Protocol("huggingface", _routes, _error, Failure, agents=("hf_hub/", "@huggingface/inference"))
-=======
 PROTOCOL = Protocol(
     "huggingface", _routes, _error, HuggingFaceFailure, agents=("hf_hub/", "@huggingface/inference")
 )
->>>>>>> 431ee6d (OpenAPI 3.1 from the types that read requests, a page that shows it offline, and real clients as tests)

@@ -22,6 +22,8 @@ LAYERS = [
     ["service.engine.spans"],
     ["service.engine.decoding"],
     ["service.engine.answering"],
+    ["service.pipeline"],
+    ["service.public.qa_onnx"],
     ["service.batching"],
     ["service.schemas", "service.metrics", "service.problems"],
     ["service.predict", "service.page"],

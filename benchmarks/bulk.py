@@ -1,0 +1,88 @@
+"""Owns the share of the engine's ceiling that a bulk run reaches; knows no format and no journal.
+
+`python -m benchmarks.bulk --squad FILE` has both sides take the same rows in turn, round by round. The
+ceiling is bare runs of the model on windows prepared beforehand, as many side by side as there are cores. The
+bulk run is the whole command, from loading the model to the output on the disk.
+"""
+
+import argparse
+import random
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+
+from service.__main__ import main as service
+from service.bench.workload import load
+from service.engine.answering import Prepared, QuestionAnswerer
+from service.engine.artifact import load_artifact
+from service.engine.cpu import available_cpus, cpu_model
+from service.engine.parameters import Parameters
+from service.settings import DEFAULT_MODEL
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bulk", description=__doc__)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="an artifact")
+    parser.add_argument("--squad", required=True, type=Path, help="a SQuAD file, or JSON lines")
+    parser.add_argument("--rows", type=int, default=2000, help="size of the seeded sample")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    cores = available_cpus()
+    artifact = load_artifact(options.model)
+    answerer = QuestionAnswerer(artifact, threads=1)
+    items = random.Random(options.seed).sample(load(options.squad, artifact), options.rows)  # noqa: S311
+    prepared = [answerer.prepare(item.question, item.context, Parameters()) for item in items]
+    rates: tuple[list[float], list[float]] = ([], [])
+    with TemporaryDirectory() as folder:
+        source, output = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
+        rows = ({"question": item.question, "context": item.context} for item in items)
+        source.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        _bare(answerer, prepared[:200], cores)  # warm-up
+        for _ in range(options.rounds):
+            rates[0].append(len(items) / _bare(answerer, prepared, cores))
+            rates[1].append(len(items) / _bulk(source, output, options.model))
+    print(f"{cpu_model()}, {cores} cores, {len(items)} rows, rows per second of each round:")
+    for name, side in zip(("bare runs", "bulk"), rates, strict=True):
+        print(f"{name:<10}" + "".join(f"{rate:>8.1f}" for rate in side))
+    ratios = [bulk / bare for bare, bulk in zip(*rates, strict=True)]
+    print("ratio     " + "".join(f"{ratio:>8.3f}" for ratio in ratios))
+    print(f"median ratio {statistics.median(ratios):.3f}")
+    return 0
+
+
+def _bare(answerer: QuestionAnswerer, prepared: Sequence[Prepared], cores: int) -> float:
+    """Seconds that the windows take, a run on each core."""
+    waiting = iter(prepared)  # CPython hands each item to one thread
+
+    def run() -> None:
+        for item in waiting:
+            answerer.infer(item.windows, narrow=True)
+
+    threads = [threading.Thread(target=run) for _ in range(cores)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - started
+
+
+def _bulk(source: Path, output: Path, model: Path) -> float:
+    """Seconds that the command takes, in this process."""
+    started = time.perf_counter()
+    flags = ["--input", str(source), "--output", str(output), "--model", str(model), "--restart"]
+    if service(["bulk", *flags]):
+        raise SystemExit("the bulk run failed")
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())
