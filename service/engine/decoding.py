@@ -84,11 +84,11 @@ def decode(
     parameters = prepared.parameters
     per_window = parameters.scoring == "per_window"
     probabilities, null_score = normalise(prepared.windows, logits, per_window=per_window)
-    best = _distinct_answers(prepared, probabilities, place)
+    places = _distinct_answers(prepared, probabilities, place)
     # Rounding alone would take a sum of the shared probabilities past 1.
     most = math.inf if per_window else 1.0
     answers = [
-        Answer(prepared.context[start:end], start, end, min(score, most)) for start, end, score in best
+        Answer(prepared.context[start:end], start, end, min(score, most)) for start, end, score in places
     ]
     if parameters.handle_impossible_answer:
         rank = null_score * math.exp(min(-null_threshold, 700.0))  # more would overflow
