@@ -56,8 +56,6 @@ def read(call: Call) -> Asked:
     settings = call.site.settings
     asked = schemas.parse_request(call.body, max_items=settings.max_items, max_top_k=settings.max_top_k)
     return Asked(asked, lambda entries: Reply(200, schemas.encode(schemas.response_body(asked, entries))))
-<<<<<<< HEAD
-=======
 
 
 def narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
@@ -80,7 +78,6 @@ def narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
 def some_of(item: dict[str, Any], site: Site) -> dict[str, Any]:
     """A list of which at least one is an `item`; the others are answered with their failures."""
     return {"type": "array", "minItems": 1, "maxItems": site.settings.max_items, "contains": item}
->>>>>>> 431ee6d (OpenAPI 3.1 from the types that read requests, a page that shows it offline, and real clients as tests)
 
 
 def _routes(site: Site) -> tuple[Question | Fact, ...]:
