@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from service import __version__, problems, schemas
+from service.bodies import read_json
 from service.engine.answering import QuestionAnswerer
 from service.engine.cpu import cpu_model
 from service.errors import NotReady
+from service.metrics import Metrics
+from service.paths import read_paths
 from service.predict import DEADLINE_HEADER, Predictor
 from service.problems import Reply
 from service.settings import Settings
@@ -24,12 +26,12 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 
 
-def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
-    """The WSGI application around one loaded model."""
+def create_app(settings: Settings, answerer: QuestionAnswerer, metrics: Metrics | None = None) -> Flask:
+    """The WSGI application around one loaded model; without `metrics` it counts for itself alone."""
     app = Flask("service", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["DRAINING"] = False  # set by the server once it has been told to stop
-    predictor = Predictor(settings, answerer)
+    predictor = Predictor(settings, answerer, metrics or Metrics())
+    read_paths(app, settings.root_path)
     app.wsgi_app = _refuse_when_full(app.wsgi_app, predictor)  # type: ignore[assignment, method-assign] # as Flask documents
 
     @app.errorhandler(Exception)
@@ -42,12 +44,7 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
         return _response(predictor.reply(body, request.headers.get(DEADLINE_HEADER)))
 
     def body() -> bytes:
-        if not request.is_json:
-            raise UnsupportedMediaType
-        data = request.get_data(cache=False)
-        if request.content_length is None and len(data) >= settings.max_body_bytes:
-            raise RequestEntityTooLarge  # Werkzeug cuts a chunked body off at the limit and says nothing
-        return data
+        return read_json(request, settings.max_body_bytes)
 
     @app.get("/metrics")
     def figures() -> Response:

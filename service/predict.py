@@ -1,4 +1,4 @@
-"""Owns one request for answers, from what was asked to the answers; knows neither web framework nor server."""
+"""Owns one request for answers, from what was asked to the answers; knows neither framework nor server."""
 
 import math
 import time
@@ -28,7 +28,7 @@ class Answered:
 class Predictor:
     """Answers requests with one model. Any thread may call any method."""
 
-    def __init__(self, settings: Settings, answerer: QuestionAnswerer) -> None:
+    def __init__(self, settings: Settings, answerer: QuestionAnswerer, metrics: Metrics) -> None:
         self._settings = settings
         self._answerer = answerer
         self._turnstile = Turnstile(
@@ -36,7 +36,7 @@ class Predictor:
             max_waiting=settings.max_waiting,
             max_waiting_tokens=settings.max_waiting_tokens,
         )
-        self.metrics = Metrics()
+        self.metrics = metrics
 
     @property
     def full(self) -> bool:

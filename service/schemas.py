@@ -4,21 +4,27 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from service.engine.answering import Answer
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput, QAError
 
-# The fields and defaults of Parameters, with unknown names refused: one list, not two.
+if TYPE_CHECKING:  # the master process, which tells failures, must not load the engine
+    from service.engine.answering import Answer
+
+# The fields of Parameters, with unknown names refused: one list, not two. None is the default of each.
 _ParametersBody: Any = msgspec.defstruct(
     "ParametersBody",
-    [(f.name, f.type, f.default) for f in dataclasses.fields(Parameters)],
+    [(f.name, cast(Any, f.type) | None, None) for f in dataclasses.fields(Parameters)],
     forbid_unknown_fields=True,
     frozen=True,
 )
+
+
+# Names of unknown fields are told up to this length.
+_LONGEST_NAME = 64
 
 
 class InvalidJson(QAError):
@@ -38,7 +44,7 @@ class _Call(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     inputs: _Item | list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
     question: str | msgspec.UnsetType = msgspec.UNSET
     context: str | msgspec.UnsetType = msgspec.UNSET
-    parameters: _ParametersBody = _ParametersBody()
+    parameters: _ParametersBody | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ def parse_request(body: bytes, *, max_items: int, max_top_k: int) -> Request:
     return Request(items, many=True)
 
 
-def response_body(asked: Request, entries: Sequence[list[Answer] | InvalidInput]) -> Any:
+def response_body(asked: Request, entries: "Sequence[list[Answer] | InvalidInput]") -> Any:
     """The body that answers `asked`, with one entry per item: its answers, best first, or its fault."""
     bodies = [
         answer_body(entry, item.parameters.top_k)
@@ -101,7 +107,7 @@ def response_body(asked: Request, entries: Sequence[list[Answer] | InvalidInput]
     return bodies if asked.many else bodies[0]
 
 
-def answer_body(answers: Sequence[Answer], top_k: int) -> Any:
+def answer_body(answers: "Sequence[Answer]", top_k: int) -> Any:
     """Upstream's shape: one object for top_k 1, else always a list."""
     return answers[0] if top_k == 1 else list(answers)
 
@@ -147,7 +153,8 @@ def _question(question: str, context: str, parameters: Parameters) -> Question:
 
 
 def _parameters(body: Any, max_top_k: int) -> Parameters:
-    parameters = Parameters(**msgspec.structs.asdict(body))
+    given = {} if body is None else msgspec.structs.asdict(body)
+    parameters = Parameters(**{name: value for name, value in given.items() if value is not None})
     if parameters.top_k > max_top_k:
         raise InvalidInput(
             f"top_k is {parameters.top_k} and must be at most {max_top_k}.",
@@ -185,6 +192,8 @@ def _invalid(message: str) -> InvalidInput:
     """Turn msgspec's sentence and path (`$.inputs.question`) into a field name."""
     sentence, _, path = message.partition(" - at ")
     parts = path.strip("`").removeprefix("$").strip(".").split(".") if path else []
-    if named := re.search(r"field `(.*)`$", sentence):
+    if named := re.search(r"field `(.*)`$", sentence, re.DOTALL):
+        if len(named.group(1)) > _LONGEST_NAME:
+            return InvalidInput("Object contains a field with a very long name.")
         parts.append(named.group(1))
     return InvalidInput(f"{sentence}.", field=".".join(filter(None, parts)) or None)

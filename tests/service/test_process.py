@@ -33,6 +33,14 @@ def test_the_model_in_use_is_named_in_the_log(service: Service) -> None:
     assert f"Serving {MODEL} at http://127.0.0.1:{service.port}" in service.log.read_text()
 
 
+def test_the_master_has_not_loaded_what_starts_threads(service: Service) -> None:
+    """A fork would lose the threads of ONNX Runtime and NumPy."""
+    maps = Path(f"/proc/{service.process.pid}/maps").read_text()
+    assert "msgspec" in maps
+    assert "onnxruntime" not in maps
+    assert "numpy" not in maps
+
+
 def test_health_command(service: Service, runtime_python: Path, free_port: int) -> None:
     def health(port: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
