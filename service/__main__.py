@@ -10,10 +10,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import get_type_hints
 
-from service import __version__
+from service import __version__, address
 from service.bench.arguments import add_arguments as add_bench
 from service.bulk.arguments import add_arguments as add_bulk
-from service.errors import NotReady, QAError
+from service.errors import NotReady, QAError, SettingsError
+from service.runfolder import running
 from service.settings import Settings
 
 # The engine and the web server are imported by the commands that need them: `health` runs every
@@ -41,20 +42,30 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
     from service.engine.artifact import load_artifact
     from service.gunicorn_conf import Server
 
-    Server(settings, load_artifact(settings.model)).run()
+    try:
+        environment = Settings.from_env()
+        asked = address.describe(environment.host, environment.port)
+    except SettingsError:  # it was a flag that made the settings valid
+        asked = ""
+    Server(settings, load_artifact(settings.model), asked).run()
     return 0
 
 
 def _health(settings: Settings, options: argparse.Namespace) -> int:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-    connection = http.client.HTTPConnection(host, settings.port, timeout=2)
+    asked = address.describe(settings.host, settings.port)
+    where = asked
+    if options.host is None and options.port is None:
+        # Flags of `serve` are not known here, nor is the port it got for 0: it leaves word of both.
+        alike = [service.listening for service in running() if service.asked == asked]
+        where = alike[0] if alike and asked not in alike else asked
     try:
+        connection = address.connect(where, timeout=2)
         connection.request("GET", "/health/ready")
         status = connection.getresponse().status
-    except OSError as error:
-        raise NotReady(f"Nothing answers at {host}:{settings.port} ({error}).") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise NotReady(f"Nothing answers at {where} ({error}).") from error
     if status != http.client.OK:
-        raise NotReady(f"The service at {host}:{settings.port} is not ready (status {status}).")
+        raise NotReady(f"The service at {where} is not ready (status {status}).")
     return 0
 
 

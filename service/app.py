@@ -9,13 +9,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from service import __version__, docs, page, problems
+from service.bodies import read_body
 from service.engine.answering import QuestionAnswerer
 from service.engine.cpu import cpu_model
 from service.errors import NotReady
+from service.metrics import Metrics
 from service.openapi import document
+from service.paths import read_paths
 from service.predict import DEADLINE_HEADER, Asked, Predictor
 from service.problems import Reply
 from service.protocols import Routes
@@ -28,13 +30,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
-    """The WSGI application around one loaded model."""
+def create_app(settings: Settings, answerer: QuestionAnswerer, metrics: Metrics | None = None) -> Flask:
+    """The WSGI application around one loaded model; without `metrics` it counts for itself alone."""
     app = Flask("service", static_folder=None)
     _log.info("Loaded the %s", f"{answerer.graph.name} graph: {answerer.graph.reason}".removesuffix(": "))
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["DRAINING"] = False  # set by the server once it has been told to stop
-    predictor = Predictor(settings, answerer)
+    predictor = Predictor(settings, answerer, metrics or Metrics())
 
     def check_ready() -> None:
         if app.config["DRAINING"]:
@@ -44,6 +45,7 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
     site = Site(settings, answerer.artifact, lambda: facts, predictor.metrics.text, check_ready)
     routes = Routes(site)
     app.wsgi_app = _refuse_when_full(app.wsgi_app, predictor, routes)  # type: ignore[assignment,method-assign]
+    read_paths(app, settings.root_path)
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
@@ -57,7 +59,8 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
 
     def ask(route: Question, **path: str) -> Response:
         def read() -> Asked:
-            return route.read(Call(site, request.headers.get, path, _body(route, settings.max_body_bytes)))
+            body = read_body(request, settings.max_body_bytes, route.media)
+            return route.read(Call(site, request.headers.get, path, body))
 
         return told(predictor.reply(read, request.headers.get(DEADLINE_HEADER)))
 
@@ -71,16 +74,6 @@ def create_app(settings: Settings, answerer: QuestionAnswerer) -> Flask:
         app.add_url_rule(rule, f"{method} {path}".replace(".", "_"), view, methods=[method])
     docs.register(app, document(routes))
     return app
-
-
-def _body(route: Question, limit: int) -> bytes:
-    """The body of the request at hand. Raises werkzeug's own errors, which name a status."""
-    if route.media and request.mimetype not in route.media and not request.is_json:
-        raise UnsupportedMediaType
-    data = request.get_data(cache=False)
-    if request.content_length is None and len(data) >= limit:
-        raise RequestEntityTooLarge  # Werkzeug cuts a chunked body off at the limit and says nothing
-    return data
 
 
 def _info(settings: Settings, answerer: QuestionAnswerer) -> dict[str, Any]:

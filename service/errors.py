@@ -61,3 +61,15 @@ class DeadlineExceeded(QAError):
     """The time allowed for a request passed before its answer was there."""
 
     code = "deadline_exceeded"
+
+
+class NotHttp(QAError):
+    """What came over a connection is not a request."""
+
+    code = "bad_request"
+
+
+class TooSlow(QAError):
+    """A request did not arrive whole in the time allowed for that."""
+
+    code = "too_slow"

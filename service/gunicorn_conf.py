@@ -1,33 +1,33 @@
-"""Owns how gunicorn runs the app: processes, threads, signals, log lines; knows no routes."""
+"""Owns how gunicorn runs the app: processes, threads, folders, hooks; knows no routes."""
 
-import atexit
+import math
 import os
-import shutil
-import socket
-import struct
-from contextlib import suppress
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
-from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.util import close_graceful
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from prometheus_client import multiprocess, values
 
+from service import address
 from service.engine.artifact import Artifact
+from service.master import Master, end_with_master
+from service.metrics import Metrics
+from service.runfolder import Address, RunFolder
+from service.server_log import ACCESS_FORMAT, Log
 from service.settings import Settings
+from service.worker import Worker
 
 # Threads beyond those of requests that may wait for the model: they read, refuse the rest, and answer health
-# checks.
-_SPARE_THREADS = 16
+# checks. As many clients may send their requests byte by byte without anybody noticing; a thread that waits
+# costs some 30 kB.
+_SPARE_THREADS = 512
+# Connections of one worker, most of them kept alive and idle.
+_CONNECTIONS = 4096
 # Seconds an idle connection is kept: longer than the 60 s idle time-out of common load balancers,
 # so that the balancer, not this side, closes first and no request meets a closing socket.
 _KEEPALIVE = 75
-# Seconds without progress after which a client that sends or takes its message in parts is cut off.
-_STALL_SECONDS = 10
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a heartbeat file, created unnamed by gunicorn
+# Seconds that a worker without others beside it loads before it tells clients so.
+_PATIENCE = 1.0
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type information
@@ -37,106 +37,125 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
     starts threads when it is imported, which a fork loses, and then aborts at exit.
     """
 
-    def __init__(self, settings: Settings, artifact: Artifact) -> None:
+    tell_loaded: int | None = None  # descriptor by which a worker tells the master that it has loaded
+    patience = math.inf
+    metrics: Metrics  # of a worker
+
+    def __init__(self, settings: Settings, artifact: Artifact, asked: str) -> None:
+        """Listen at once; raises QAError where that, or the folder of the service, cannot be had.
+
+        `asked` is the address that the environment alone asks for: `health` looks the service up by it.
+        """
         self.settings = settings
         self.artifact = artifact
+        self.asked = asked
+        listener = address.listen(settings.host, settings.port)
+        self.listening = address.of(listener)
+        self.descriptor = listener.detach()  # gunicorn takes it over
+        self.folder = RunFolder()
         super().__init__()
 
     def load_config(self) -> None:
-        for name, value in options(self.settings).items():
+        for name, value in _options(self).items():
             self.cfg.set(name, value)
 
-    def load(self) -> Flask:
-        """Called in each worker, after the fork."""
-        from service.app import create_app  # its metrics want a folder that is named by then
+    def loading(self) -> Any:
+        """The application of a worker until it has loaded; called first, after the fork."""
+        from service.loading import create_loading_app
+
+        self.metrics = Metrics(self.folder.path)
+        return create_loading_app(self.settings, self.metrics)
+
+    def load(self) -> Any:
+        """The application that answers."""
+        from service.app import create_app
         from service.engine.answering import QuestionAnswerer
 
         answerer = QuestionAnswerer.with_settings(self.artifact, self.settings, concurrent=True)
-        return create_app(self.settings, answerer)
+        return create_app(self.settings, answerer, self.metrics)
+
+    def loaded(self) -> None:
+        """Tell the master, where it waits for this worker."""
+        if self.tell_loaded is not None:
+            os.write(self.tell_loaded, b"1")
+            os.close(self.tell_loaded)
+
+    def run(self) -> None:
+        try:
+            Master(self).run()
+        finally:
+            self.folder.remove()
 
 
-class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type information
-    """gunicorn's threaded worker, in which clients that stall or do not close hold up only their own thread.
-
-    gunicorn waits for stalled clients without limit, and for up to 2 s for clients to close their side, the
-    latter in the event loop, where it delays every other connection; neither has a setting.
-    """
-
-    def handle(self, conn: TConn) -> object:
-        """Handle one request, in a thread; what gunicorn returns is False where the connection is to end."""
-        if not conn.initialized:
-            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                conn.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALL_SECONDS, 0))
-        kept = super().handle(conn)
-        if kept is False:
-            with suppress(OSError):  # closed already
-                close_graceful(conn.sock.dup())
-                conn.sock.shutdown(socket.SHUT_RD)  # so that gunicorn's own wait ends at once
-        return kept
-
-
-def options(settings: Settings) -> dict[str, Any]:
+def _options(server: Server) -> dict[str, Any]:
     """gunicorn's own settings for ours."""
-    # An address with colons is IPv6 and needs brackets beside a port.
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    settings = server.settings
     return {
-        "bind": f"{host}:{settings.port}",
+        "bind": f"fd://{server.descriptor}",
         "proc_name": "qa-onnx",
         "workers": settings.workers,
         "worker_class": Worker,
+        "worker_connections": _CONNECTIONS,
         "threads": settings.max_waiting + 1 + _SPARE_THREADS,
         "keepalive": _KEEPALIVE,
         "graceful_timeout": settings.drain_seconds,
-        # Heartbeats on a disk that stalls would get healthy workers killed; a read-only container
-        # has no other place for them.
-        "worker_tmp_dir": str(_SHARED_MEMORY) if _SHARED_MEMORY.is_dir() else None,
-        **_figures_folder(),
+        "worker_tmp_dir": str(server.folder.path),
+        "raw_env": [f"PROMETHEUS_MULTIPROC_DIR={server.folder.path}"],
         "control_socket_disable": True,  # it would need a writable home folder
+        # No header says anything that is used here, so none may be a reason to refuse.
+        "secure_scheme_headers": {},
+        "forwarder_headers": "",
+        "logger_class": Log,
         "loglevel": settings.log_level,
         "accesslog": "-" if settings.access_log else None,
+        "access_log_format": ACCESS_FORMAT,
         "when_ready": _announce,
+        "pre_fork": _number,
+        "post_fork": _begin,
+        "child_exit": _forget,
         "pre_request": _notice_draining,
     }
 
 
-def _figures_folder() -> dict[str, Any]:
-    """Where the workers put their figures, so that whichever is asked can sum over them all.
+def _announce(master: Arbiter) -> None:
+    server: Server = master.app
+    server.folder.announce(Address(server.asked, server.listening))
+    for listener in master.LISTENERS:
+        master.log.info("Serving %s at %s", server.artifact.path, listener)
 
-    Without a place to write, each worker tells its own.
+
+def _number(master: Arbiter, worker: Worker) -> None:
+    """Give a worker the least number that none has: the next one with it goes on with the same figures.
+
+    So the files are as few as workers were at one time, however many came and went, and nothing that was
+    counted is lost.
     """
+    server: Server = master.app
+    taken = {other.number for other in master.WORKERS.values()}
+    worker.number = next(number for number in range(len(taken) + 1) if number not in taken)
+    server.patience = math.inf if master.WORKERS else _PATIENCE
+    worker.shares_figures = True
     try:
-        folder = mkdtemp(prefix="qa-onnx-", dir=_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
-    except OSError:
-        return {}
-
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:  # workers inherit this
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-
-    def forget(_: Arbiter, worker: ThreadWorker) -> None:
-        """What a worker counted stays; what it had under way is gone."""
-        # Imported before the variable below is set, the library would keep figures to the process.
-        from prometheus_client.multiprocess import mark_process_dead
-
-        mark_process_dead(worker.pid, folder)  # type: ignore[no-untyped-call] # its own
-
-    return {
-        "raw_env": [f"PROMETHEUS_MULTIPROC_DIR={folder}"],
-        "child_exit": forget,
-    }
+        server.folder.reserve_figures(worker.number)
+    except OSError as error:
+        worker.shares_figures = False
+        master.log.warning("Worker %d keeps its figures to itself: %s", worker.number, error.strerror)
 
 
-def _announce(arbiter: Arbiter) -> None:
-    server: Server = arbiter.app
-    for listener in arbiter.LISTENERS:
-        arbiter.log.info("Serving %s at %s", server.artifact.path, listener)
+def _begin(master: Arbiter, worker: Worker) -> None:
+    """In the new worker: end with the master, and count into the files of its number."""
+    end_with_master()
+    values.ValueClass = values.MutexValue
+    if worker.shares_figures:
+        values.ValueClass = values.MultiProcessValue(lambda: worker.number)  # type: ignore[no-untyped-call] # its own
 
 
-def _notice_draining(worker: ThreadWorker, request: object) -> None:
+def _forget(master: Arbiter, worker: Worker) -> None:
+    """What a worker counted stays; what it had under way is gone."""
+    multiprocess.mark_process_dead(worker.number, str(master.app.folder.path))  # type: ignore[no-untyped-call] # its own
+
+
+def _notice_draining(worker: Worker, request: object) -> None:
     """Once stopping, answer what arrives on open connections, but be ready no more."""
     if not worker.alive:
         worker.wsgi.config["DRAINING"] = True

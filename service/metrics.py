@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -13,14 +14,18 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class Metrics:
     """The figures of one worker process.
 
-    Under the server all workers write theirs into files of one folder, and `text` sums over them
-    (prometheus_client's multi-process mode, switched on by an environment variable of its own).
+    Under the server all workers write theirs into files of the folder `shared`, and `text` sums over them
+    (prometheus_client's multi-process mode, which the server switches on).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Path | None = None) -> None:
+        self._shared = shared
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "qa_requests", "Requests for answers, by HTTP status.", ["status"], registry=registry
+            "qa_requests",
+            "Requests for answers, and what could not be read as a request, by HTTP status.",
+            ["status"],
+            registry=registry,
         )
         self._refused = self._requests.labels(str(HTTPStatus.TOO_MANY_REQUESTS.value))
         self._seconds = Histogram(
@@ -50,6 +55,10 @@ class Metrics:
         """One request for answers found no place; this must be cheap."""
         self._refused.inc()
 
+    def unread(self, status: int) -> None:
+        """Something was refused with `status` without being read as a request for answers."""
+        self._requests.labels(str(status)).inc()
+
     def request(self, status: int, seconds: float, waiting: int) -> None:
         """One request for answers is over; `waiting` others are not."""
         if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -68,9 +77,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything, of all workers."""
+        if self._shared is None:
+            return generate_latest(self._registry)
         everything = CollectorRegistry()
-        try:
-            multiprocess.MultiProcessCollector(everything)  # type: ignore[no-untyped-call] # its own
-        except ValueError:  # no folder is set: this process is alone
-            everything = self._registry
+        multiprocess.MultiProcessCollector(everything, str(self._shared))  # type: ignore[no-untyped-call] # its own
         return generate_latest(everything)

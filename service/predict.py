@@ -39,7 +39,7 @@ class Asked:
 class Predictor:
     """Answers requests with one model. Any thread may call any method."""
 
-    def __init__(self, settings: Settings, answerer: QuestionAnswerer) -> None:
+    def __init__(self, settings: Settings, answerer: QuestionAnswerer, metrics: Metrics) -> None:
         self._settings = settings
         self._answerer = answerer
         self._turnstile = Turnstile(
@@ -47,7 +47,7 @@ class Predictor:
             max_waiting=settings.max_waiting,
             max_waiting_tokens=settings.max_waiting_tokens,
         )
-        self.metrics = Metrics()
+        self.metrics = metrics
 
     @property
     def full(self) -> bool:

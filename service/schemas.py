@@ -4,16 +4,18 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
-from service.engine.answering import Answer
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput, QAError
 
+if TYPE_CHECKING:  # the master process, which tells failures, must not load the engine
+    from service.engine.answering import Answer
+
 # What Parameters checks by itself, for readers of the OpenAPI document.
-_COUNT = {"type": "integer", "minimum": 1}
+_COUNT = {"type": ["integer", "null"], "minimum": 1}
 _CHECKED: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("top_k", "max_answer_len", "max_seq_len", "max_question_len"), _COUNT),
     "doc_stride": {"type": ["integer", "null"], "minimum": 0},
@@ -24,10 +26,11 @@ _READ_AS: dict[Any, Any] = {int: int | float, int | None: int | float | None}
 
 def _field(field: "dataclasses.Field[Any]") -> tuple[str, Any, Any]:
     told = msgspec.Meta(extra_json_schema=_CHECKED.get(field.name, {}))
-    return field.name, Annotated[_READ_AS.get(field.type, field.type), told], field.default
+    return field.name, Annotated[_READ_AS.get(field.type, field.type) | None, told], field.default
 
 
-# The fields and defaults of Parameters, with unknown names refused: one list, not two.
+# The fields and defaults of Parameters, with unknown names refused: one list, not two. Null is the default of
+# each.
 ParametersBody: Any = msgspec.defstruct(
     "Parameters",
     [_field(field) for field in dataclasses.fields(Parameters)],
@@ -35,6 +38,9 @@ ParametersBody: Any = msgspec.defstruct(
     frozen=True,
 )
 _Text = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
+
+# Names of unknown fields are told up to this length.
+_LONGEST_NAME = 64
 
 
 class InvalidJson(QAError):
@@ -64,8 +70,8 @@ class Call(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     inputs: Item | list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
     question: _Text | msgspec.UnsetType = msgspec.UNSET
     context: _Text | msgspec.UnsetType = msgspec.UNSET
-    parameters: ParametersBody = ParametersBody()
-    options: Options = Options()
+    parameters: ParametersBody | None = None
+    options: Options | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def parse_request(body: bytes, *, max_items: int, max_top_k: int) -> Request:
     return Request(items, many=True)
 
 
-def response_body(asked: Request, entries: Sequence[list[Answer] | InvalidInput]) -> Any:
+def response_body(asked: Request, entries: "Sequence[list[Answer] | InvalidInput]") -> Any:
     """The body that answers `asked`, with one entry per item: its answers, best first, or its fault."""
     bodies = [
         answer_body(entry, item.parameters.top_k)
@@ -122,7 +128,7 @@ def response_body(asked: Request, entries: Sequence[list[Answer] | InvalidInput]
     return bodies if asked.many else bodies[0]
 
 
-def answer_body(answers: Sequence[Answer], top_k: int) -> Any:
+def answer_body(answers: "Sequence[Answer]", top_k: int) -> Any:
     """Upstream's shape: one object for top_k 1, else always a list."""
     return answers[0] if top_k == 1 else list(answers)
 
@@ -170,10 +176,11 @@ def read_question(question: str, context: str, parameters: Parameters) -> Questi
 
 
 def read_parameters(body: Any, max_top_k: int) -> Parameters:
-    """The parameters in `body`, a ParametersBody. Raises InvalidInput for one out of range."""
-    values = msgspec.structs.asdict(body)
+    """The parameters in `body`, a ParametersBody or None. Raises InvalidInput for one out of range."""
+    given = {} if body is None else msgspec.structs.asdict(body)
+    values = {name: value for name, value in given.items() if value is not None}
     for field in dataclasses.fields(Parameters):
-        value = values[field.name]
+        value = values.get(field.name)
         if isinstance(value, float) and field.type in _READ_AS:
             if not value.is_integer():
                 raise InvalidInput("Expected `int`, got `float`.", field=f"parameters.{field.name}")
@@ -226,6 +233,8 @@ def _invalid(message: str) -> InvalidInput:
     """Turn msgspec's sentence and path (`$.inputs.question`) into a field name."""
     sentence, _, path = message.partition(" - at ")
     parts = path.strip("`").removeprefix("$").strip(".").split(".") if path else []
-    if named := re.search(r"field `(.*)`$", sentence):
+    if named := re.search(r"field `(.*)`$", sentence, re.DOTALL):
+        if len(named.group(1)) > _LONGEST_NAME:
+            return InvalidInput("Object contains a field with a very long name.")
         parts.append(named.group(1))
     return InvalidInput(f"{sentence}.", field=".".join(filter(None, parts)) or None)

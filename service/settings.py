@@ -1,5 +1,6 @@
 """Owns every setting of the service, its default and its limits; knows no one who uses them."""
 
+import difflib
 import math
 import os
 import re
@@ -19,10 +20,18 @@ DEFAULT_MODEL = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
 _MEBIBYTE = 1 << 20
 # Names of the platforms' own for a setting, used where its QA_ name is absent; the first that is set counts.
 _PLATFORM_NAMES = {
-    "port": ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT"),
+    "port": ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "PORT"),
     "vertex_predict_route": ("AIP_PREDICT_ROUTE",),
     "vertex_health_route": ("AIP_HEALTH_ROUTE",),
 }
+# Kubernetes tells every pod of each Service in variables that begin with its name, Docker of each link; those
+# of a Service "qa" or "qa-model" look like settings.
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_OF_A_SERVICE = re.compile(
+    r"QA_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|ENV_\w+)",
+    re.ASCII,
+)
+_URL = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.ASCII)
 
 
 def _setting(default: Any, text: str, *, least: float | None = None) -> Any:
@@ -38,7 +47,9 @@ class Settings:
     """
 
     model: Path = _setting(DEFAULT_MODEL, "model folder made by 'python -m export'")
-    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
+    host: str = _setting(
+        "127.0.0.1", "address or name to listen on, or unix:PATH; 0.0.0.0 for every interface"
+    )
     port: int = _setting(8000, "TCP port to listen on; 0 picks a free one", least=0)
     workers: int = _setting(1, "worker processes; one is right for most machines", least=1)
     threads: int = _setting(0, "CPU threads of one inference; 0 takes every CPU allowed", least=0)
@@ -50,6 +61,7 @@ class Settings:
     max_waiting: int = _setting(32, "requests that may wait for the model before 429", least=0)
     max_waiting_tokens: int = _setting(262_144, "tokens that may wait for the model before 429", least=1)
     deadline_seconds: float = _setting(30.0, "time allowed for one request", least=0.001)
+    root_path: str = _setting("", "path before every route, where a proxy does not strip it: /qa")
     drain_seconds: int = _setting(30, "time running requests get after SIGTERM", least=0)
     model_name: str = _setting("", "name in /v2/models/NAME; empty takes the model folder's")
     vertex_predict_route: str = _setting("", "path of Vertex AI's predictions; empty for none")
@@ -63,24 +75,22 @@ class Settings:
     ) -> Self:
         """Settings from `flags` (None values are absent flags), then `env`, then defaults.
 
-        Raises SettingsError naming the variable for an unknown QA_ name, an unreadable value and
-        one below its limit.
+        PORT, which platforms set, stands in for an absent QA_PORT; what Kubernetes and Docker say of services
+        whose names begin with "qa" is ignored. Raises SettingsError naming the variable for an unknown QA_
+        name, an unreadable value and one below its limit.
         """
         env = os.environ if env is None else env
         names = {PREFIX + setting.name.upper(): setting.name for setting in fields(cls)}
         values: dict[str, object] = {}
         for name, variables in _PLATFORM_NAMES.items():
             for variable in reversed(variables):
-                if variable in env:
+                if env.get(variable):
                     values[name] = env[variable]
         for variable, text in env.items():
-            if not variable.startswith(PREFIX):
+            if not variable.startswith(PREFIX) or _tells_of_a_service(variable, text):
                 continue
             if variable not in names:
-                raise SettingsError(
-                    f"{variable} is not a setting: the settings are {', '.join(sorted(names))}.",
-                    field=variable,
-                )
+                raise SettingsError(_unknown(variable, names), field=variable)
             values[names[variable]] = text
         values.update({name: value for name, value in (flags or {}).items() if value is not None})
         types = get_type_hints(cls)
@@ -101,8 +111,28 @@ class Settings:
                 raise _bad(name, getattr(self, name), "a path that begins with /")
         if not re.fullmatch(r"[^\s/<>{}?#]*", self.model_name):
             raise _bad("model_name", self.model_name, "one part of a path")
+        if not self.host or any(letter.isspace() for letter in self.host):
+            raise _bad("host", self.host, "an address, a host name or unix:PATH")
+        if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+/?", self.root_path, re.ASCII):
+            raise _bad("root_path", self.root_path, "a path like /qa")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise _bad("log_level", self.log_level, "debug, info, warning or error")
+
+
+def _tells_of_a_service(variable: str, text: str) -> bool:
+    """Whether a variable is not a setting but Kubernetes' or Docker's word for a service."""
+    return bool(
+        _OF_A_SERVICE.fullmatch(variable)
+        or (variable.endswith("_PORT") and _URL.fullmatch(text))
+        or (variable.endswith("_NAME") and text.startswith("/"))
+    )
+
+
+def _unknown(variable: str, names: Mapping[str, str]) -> str:
+    near = difflib.get_close_matches(variable, names, n=1)
+    if near:
+        return f"{variable} is not a setting: did you mean {near[0]}?"
+    return f"{variable} is not a setting: the settings are {', '.join(sorted(names))}."
 
 
 def _convert(name: str, kind: type, value: object) -> object:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from service import address
+
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "tests/models/tiny-int8"
 
@@ -39,7 +41,7 @@ class Service:
     port: int
 
     def connect(self, timeout: float = 30) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        return address.connect(address.describe(self.host, self.port), timeout)
 
     def ask(
         self,
@@ -116,6 +118,10 @@ class Wire:
         """Whether nothing comes any more; waits for the end."""
         return self._file.read() == b""
 
+    def finish(self) -> None:
+        """Send nothing more, but go on reading."""
+        self.socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self._file.close()
         self.socket.close()
@@ -135,7 +141,7 @@ def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Start services on free ports; all are stopped at the end of the session."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(*flags: str, host: str = "127.0.0.1", **settings: str) -> Service:
+    def begin(*flags: str, host: str = "127.0.0.1", ready: bool = True, **settings: str) -> Service:
         log = tmp_path_factory.mktemp("service") / "log"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -152,8 +158,12 @@ def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             assert time.monotonic() < deadline, text
             time.sleep(0.02)
         line = next(line for line in text.splitlines() if "Serving " in line)
-        service = Service(process, log, host, int(line.rsplit(":", 1)[1]))
-        assert service.get("/health/ready").status == 200
+        port = line.rpartition(":")[2]  # a socket in a file has none
+        service = Service(process, log, host, int(port) if port.isdigit() else 0)
+        if ready:
+            while service.get("/health/ready").status != 200:  # another second where the machine is busy
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.02)
         return service
 
     yield begin

@@ -62,6 +62,14 @@ def test_the_portable_graph_is_told_with_its_reason(start: Start) -> None:
     assert "Loaded the portable graph: QA_KERNEL=0 asks for the portable graph." in service.log.read_text()
 
 
+def test_the_master_has_not_loaded_what_starts_threads(service: Service) -> None:
+    """A fork would lose the threads of ONNX Runtime and NumPy."""
+    maps = Path(f"/proc/{service.process.pid}/maps").read_text()
+    assert "msgspec" in maps
+    assert "onnxruntime" not in maps
+    assert "numpy" not in maps
+
+
 def test_health_command(service: Service, runtime_python: Path, free_port: int) -> None:
     def health(port: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -20,6 +20,50 @@ def test_flag_wins_over_environment_over_default() -> None:
     assert (settings.port, settings.model, settings.host) == (82, Path("/environment"), "127.0.0.1")
 
 
+@pytest.mark.parametrize("name", ["QA", "QA_MODEL", "QA_V2"])
+def test_what_kubernetes_and_docker_tell_of_services_is_ignored(name: str) -> None:
+    told = {
+        "PORT": "tcp://10.0.0.7:8000",
+        "SERVICE_HOST": "10.0.0.7",
+        "SERVICE_PORT": "8000",
+        "SERVICE_PORT_HTTP": "8000",
+        "PORT_8000_TCP": "tcp://10.0.0.7:8000",
+        "PORT_8000_TCP_PROTO": "tcp",
+        "PORT_8000_TCP_PORT": "8000",
+        "PORT_8000_TCP_ADDR": "10.0.0.7",
+        "PORT_53_UDP": "udp://10.0.0.7:53",
+        "NAME": "/web/qa",
+        "ENV_PATH": "/bin",
+    }
+    assert Settings.from_env(env={f"{name}_{end}": text for end, text in told.items()}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("QA_PROT", "QA_PORT"),
+        ("QA_SERVICE_PROT", None),
+        ("QA_WORKER", "QA_WORKERS"),
+        ("QA_MAX_BODY_BYTE", "QA_MAX_BODY_BYTES"),
+        ("QA_port", "QA_PORT"),
+        ("QA_ZZZ", None),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_nearest(variable: str, nearest: str | None) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(env={variable: "1"})
+    assert variable in caught.value.message
+    assert (nearest or "QA_") in caught.value.message
+
+
+def test_the_platforms_port_stands_in() -> None:
+    assert Settings.from_env(env={"PORT": "8080"}).port == 8080
+    assert Settings.from_env(env={"PORT": "8080", "QA_PORT": "81"}).port == 81
+    assert Settings.from_env(env={"PORT": "8080", "QA_PORT": "tcp://10.0.0.7:8000"}).port == 8080
+    assert Settings.from_env({"port": "82"}, env={"PORT": "8080"}).port == 82
+    assert Settings.from_env(env={"PORT": ""}).port == 8000
+
+
 @pytest.mark.parametrize("word", ["1", "true", "YES"])
 def test_switches_take_words(word: str) -> None:
     assert Settings.from_env(env={"QA_ACCESS_LOG": word}).access_log
@@ -41,6 +85,10 @@ def test_switches_take_words(word: str) -> None:
         ("QA_DEADLINE_SECONDS", "nan"),
         ("QA_DEADLINE_SECONDS", "soon"),
         ("QA_ACCESS_LOG", "maybe"),
+        ("QA_HOST", ""),
+        ("QA_HOST", "a b"),
+        ("QA_ROOT_PATH", "qa"),
+        ("QA_ROOT_PATH", "/a b"),
         ("QA_LOG_LEVEL", "loud"),
         ("QA_PROT", "8000"),
     ],

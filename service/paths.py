@@ -1,0 +1,35 @@
+"""Owns how the path of a request is read: a proxy's prefix, a slash at the end; knows no route."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from flask import Flask
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+def read_paths(app: Flask, root_path: str) -> None:
+    """Have `app` take paths with and without a slash at the end, and with and without `root_path` before.
+
+    To be called before any route is added. Both forms are taken since a proxy's requests may have the prefix
+    while an orchestrator's probes come directly. Nothing is redirected, for clients that POST do not follow.
+    """
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    prefix = root_path.rstrip("/")
+    if prefix:
+        app.wsgi_app = _strip(app.wsgi_app, prefix)  # type: ignore[assignment, method-assign] # as Flask documents
+
+
+def _strip(application: "WSGIApplication", prefix: str) -> "WSGIApplication":
+    """WSGI middleware: the prefix moves from PATH_INFO to SCRIPT_NAME (PEP 3333)."""
+
+    def stripped(environment: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        path: str = environment.get("PATH_INFO", "")
+        if path == prefix or path.startswith(f"{prefix}/"):
+            environment["SCRIPT_NAME"] = environment.get("SCRIPT_NAME", "") + prefix
+            environment["PATH_INFO"] = path[len(prefix) :] or "/"
+        return application(environment, start_response)
+
+    return stripped

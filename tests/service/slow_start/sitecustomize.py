@@ -1,0 +1,33 @@
+"""Makes every process that has this folder on its path load ONNX Runtime slowly: a disk that is."""
+
+import importlib.machinery
+import os
+import sys
+import time
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import ModuleType
+
+
+class SlowLoader(SourceFileLoader):
+    """Waits before it runs a module; imports of others go on meanwhile."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        time.sleep(float(os.environ.get("SLOW_START_SECONDS", "0")))
+        super().exec_module(module)
+
+
+class Slow:
+    """Finds one module for the slow loader."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if name == "onnxruntime" else None
+        if spec is not None and spec.origin is not None:
+            spec.loader = SlowLoader(name, spec.origin)
+        return spec
+
+
+sys.meta_path.insert(0, Slow())  # type: ignore[arg-type] # a finder by what it does

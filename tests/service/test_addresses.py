@@ -1,0 +1,102 @@
+"""Where the service listens, in every form of QA_HOST and QA_PORT, and how `health` finds it there."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service import address
+from tests.service.conftest import MODEL, ROOT, Service, Start, environment
+from tests.service.test_predict import ITEM
+from tests.service.test_process import refuse
+
+PYTHON = ROOT / ".venv/bin/python"
+
+
+def health(*flags: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PYTHON, "-m", "service", "health", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment(**settings),
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "::", "[::]", "::1", "[::1]"])  # noqa: S104
+def test_it_serves_on_every_form_of_a_host(start: Start, host: str) -> None:
+    service = start(host=host)
+    assert service.ask(ITEM).status == 200
+    assert health("--host", host, "--port", str(service.port)).returncode == 0
+
+
+@pytest.mark.parametrize("scheme", ["unix:", "unix://"])
+def test_it_serves_on_a_socket_in_a_file(start: Start, tmp_path: Path, scheme: str) -> None:
+    path = tmp_path / "qa.sock"
+    for _ in range(2):  # the second finds the socket of the first, which was killed
+        service = start(host=f"{scheme}{path}")
+        assert service.ask(ITEM).status == 200
+        assert health("--host", f"{scheme}{path}").returncode == 0
+        service.process.kill()
+        service.process.wait(60)
+    service = start(host=f"{scheme}{path}")
+    assert "in use" in refuse(PYTHON, QA_MODEL=str(MODEL), QA_HOST=f"{scheme}{path}")
+    assert service.ask(ITEM).status == 200
+    assert service.stop() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("nobody.invalid", "10.255.255.1", "fe80::1%nowhere", "127.0.0.1:80", "a b", "", "x" * 70),
+        *("http://localhost", "unix:/no/such/qa.sock", "unix:" + "x" * 200),
+    ],
+)
+def test_what_cannot_be_listened_on_is_refused_at_once(runtime_python: Path, host: str) -> None:
+    assert "QA_HOST" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_HOST=host)
+
+
+def test_a_file_that_is_no_socket_is_left(runtime_python: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("text")
+    assert "QA_HOST" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_HOST=f"unix:{tmp_path}/precious")
+    assert (tmp_path / "precious").read_text() == "text"
+
+
+def test_health_finds_what_its_environment_started(start: Start, free_port: int) -> None:
+    """As a container's health check does, which knows the image's variables but not the flags of `serve`."""
+    settings = {"QA_HOST": "127.0.0.1", "QA_PORT": str(free_port)}
+    assert health(**settings).returncode == 2
+    service = start("--host", "localhost", **settings)  # the fixture says --port 0
+    assert service.port != free_port
+    assert health(**settings).returncode == 0
+    other = health(QA_HOST="127.0.0.1", QA_PORT=str(free_port - 1))
+    assert other.returncode == 2
+    assert str(free_port - 1) in other.stderr
+    service.stop()
+    assert health(**settings).returncode == 2
+
+
+def test_health_knows_the_port_of_platforms(start: Start) -> None:
+    service = start()
+    assert health(PORT=str(service.port)).returncode == 0
+    assert health(PORT="1", QA_PORT=str(service.port)).returncode == 0
+    assert health(PORT="1").returncode == 2
+
+
+def test_hosts_and_addresses_go_together() -> None:
+    for host in ("::1", "[::1]", "127.0.0.1", "localhost"):
+        listener = address.listen(host, 0)
+        with listener:
+            connection = address.connect(address.of(listener), timeout=5)
+            connection.connect()
+            connection.close()
+
+
+def test_a_service_takes_its_place_again_at_once(start: Start) -> None:
+    """A port whose last connections linger is free."""
+    first: Service = start()
+    assert first.ask(ITEM).status == 200
+    first.stop()
+    listener = address.listen(first.host, first.port)
+    listener.close()

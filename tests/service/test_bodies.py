@@ -1,0 +1,155 @@
+"""Bodies as real clients send them: packed, with a byte order mark, in other encodings, huge and strange."""
+
+import gzip
+import json
+import time
+import zlib
+
+import pytest
+
+from tests.service.conftest import Connect, Service, Start
+from tests.service.test_predict import ITEM
+from tests.service.test_refusals import SECRET, refused
+from tests.service.wire import BODY, message
+
+LIMIT = 20_000  # of the shared service
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+PACKED = {
+    "gzip": ("gzip", gzip.compress(BODY)),
+    "capitals": ("GZip", gzip.compress(BODY)),
+    "x-gzip": ("x-gzip", gzip.compress(BODY)),
+    "two members": ("gzip", gzip.compress(BODY[:20]) + gzip.compress(BODY[20:])),
+    "deflate": ("deflate", zlib.compress(BODY)),
+    "deflate, best": ("deflate", zlib.compress(BODY, 9)),
+    "deflate without header": ("deflate", raw_deflate(BODY)),
+    "identity": ("identity", BODY),
+    "nothing": ("", BODY),
+    "to the limit": ("gzip", gzip.compress(BODY.ljust(LIMIT))),
+}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_bodies_are_read(service: Service, connect: Connect, kind: str) -> None:
+    coding, body = PACKED[kind]
+    expected = service.ask(ITEM).body
+    wire = connect(service)
+    assert wire.ask(message(body, f"Content-Encoding: {coding}")).body == expected
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    chunked = message(chunks, f"Content-Encoding: {coding}", length="Transfer-Encoding: chunked")
+    assert wire.ask(chunked).body == expected
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, raw_deflate])
+def test_what_unpacks_to_too_much_is_refused(service: Service, connect: Connect, pack) -> None:  # type: ignore[no-untyped-def] # three kinds
+    coding = "gzip" if pack is gzip.compress else "deflate"
+    for size in (LIMIT + 1, 10_000_000):
+        body = pack(BODY.ljust(size))
+        refused(connect(service).ask(message(body, f"Content-Encoding: {coding}")), 413, "too_large")
+
+
+def test_many_members_that_unpack_to_too_much_are_refused(service: Service, connect: Connect) -> None:
+    body = gzip.compress(b" " * 1000) * 30
+    refused(connect(service).ask(message(body, "Content-Encoding: gzip")), 413, "too_large")
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress", SECRET])
+def test_another_coding_is_refused_with_those_that_are_read(
+    service: Service, connect: Connect, coding: str
+) -> None:
+    reply = connect(service).ask(message(BODY, f"Content-Encoding: {coding}"))
+    refused(reply, 415, "unsupported_media_type")
+    assert reply.headers["Accept-Encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", BODY),
+        ("gzip", gzip.compress(BODY)[:-9]),
+        ("gzip", gzip.compress(BODY)[:-8] + bytes(8)),
+        ("gzip", gzip.compress(BODY) + SECRET.encode()),
+        ("gzip", zlib.compress(BODY)),
+        ("deflate", BODY),
+        ("deflate", zlib.compress(BODY)[:-1]),
+    ],
+)
+def test_what_is_not_packed_as_it_says_is_refused(
+    service: Service, connect: Connect, coding: str, body: bytes
+) -> None:
+    refused(connect(service).ask(message(body, f"Content-Encoding: {coding}")), 400, "invalid_json")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(service: Service) -> None:
+    expected = service.ask(ITEM).body
+    assert service.ask(b"\xef\xbb\xbf" + BODY).body == expected
+    assert service.ask(b"\xef\xbb\xbf" + json.dumps([ITEM]).encode()).body == [expected]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_another_encoding_is_told_in_one_sentence(service: Service, encoding: str) -> None:
+    reply = service.ask(BODY.decode().encode(encoding))
+    refused(reply, 400, "invalid_json")
+    assert "UTF-8" in reply.body["error"]["message"]
+
+
+def test_null_is_the_default_of_an_optional_parameter(service: Service) -> None:
+    names = service_parameters()
+    expected = service.ask(ITEM).body
+    assert service.ask(ITEM | {"parameters": dict.fromkeys(names)}).body == expected
+    assert service.ask(ITEM | {"parameters": None}).body == expected
+    refused(service.ask(ITEM | {"context": None}), 422, "invalid_input", "context")
+
+
+def service_parameters() -> list[str]:
+    from dataclasses import fields
+
+    from service.engine.parameters import Parameters
+
+    return [field.name for field in fields(Parameters)]
+
+
+def test_strange_json(service: Service) -> None:
+    twice = b'{"question": 7, "question": "Who wrote the letter?", "context": "Ann wrote the letter."}'
+    refused(service.ask(twice), 422, "invalid_input", "question")
+    last = b'{"question": "x", "context": "Ann.", "context": "Ann wrote the letter."}'
+    assert service.ask(last).body == service.ask({"question": "x", "context": "Ann wrote the letter."}).body
+    for number, status in ((b"NaN", 400), (b"Infinity", 400), (b"-Infinity", 400), (b"1e999", 422)):
+        body = BODY[:-1] + b', "parameters": {"null_threshold": ' + number + b"}}"
+        assert service.ask(body).status == status
+
+
+@pytest.fixture(scope="module")
+def roomy(start: Start) -> Service:
+    return start()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"[" * 100_000, 400),
+        (b'{"' + b"a" * 1_000_000 + b'": 1}', 422),
+        (b'{"a":' * 100_000, 422),
+        (b'{"question": ' + b"[" * 100_000, 422),
+        (b"[" + b"[" * 100_000 + b"]" * 100_000 + b"]", 400),
+        (json.dumps([ITEM] * 100_000).encode()[:1_900_000].rsplit(b", {", 1)[0] + b"]", 422),
+        (b"[" + b"0," * 100_000 + b"0]", 422),
+        (json.dumps({"inputs": [0] * 100_000}).encode(), 422),
+        (json.dumps({"question": "why " * 250_000, "context": "Ann wrote it."}).encode(), 200),
+        (json.dumps({"question": "w" * 1_000_000, "context": "Ann wrote it."}).encode(), 200),
+        (json.dumps({"question": "\u0301" * 300_000, "context": "Ann wrote it."}).encode(), 200),
+    ],
+)
+def test_large_things_are_answered_or_refused_soon(roomy: Service, body: bytes, status: int) -> None:
+    began = time.monotonic()
+    reply = roomy.ask(body)
+    took = time.monotonic() - began
+    assert reply.status == status, reply.data[:200]
+    assert took < 20  # seconds: far more than it takes, far less than a deadline
+    assert len(reply.data) < 10_000
+    assert roomy.ask(ITEM).status == 200

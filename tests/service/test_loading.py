@@ -1,0 +1,80 @@
+"""A model that loads slowly: alive and not ready, never killed for it, and in nobody's way."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.service.conftest import Service, Start
+from tests.service.test_predict import ITEM
+from tests.service.test_refusals import refused
+from tests.service.test_stopping import load, lost
+
+SLOW = str(Path(__file__).parent / "slow_start")
+
+
+def wait_ready(service: Service, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while service.get("/health/ready").status != 200:
+        assert time.monotonic() < deadline, service.log.read_text()
+        time.sleep(0.1)
+
+
+def test_while_it_loads_it_is_alive_and_not_ready(start: Start) -> None:
+    service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_SECONDS="4", QA_ROOT_PATH="/qa")
+    assert service.get("/health/live").status == 200
+    (worker,) = service.workers()
+    for reply in (service.get("/health/ready"), service.ask(ITEM), service.ask(ITEM, path="/qa/predict")):
+        refused(reply, 503, "not_ready")
+        assert int(reply.headers["Retry-After"]) >= 1
+    assert service.figures()['qa_requests_total{status="503"}'] == 2
+    wait_ready(service, 30)
+    assert service.ask(ITEM).status == 200
+    figures = service.figures()
+    assert figures['qa_requests_total{status="503"}'] == 2
+    assert figures['qa_requests_total{status="200"}'] == 1
+    assert service.workers() == [worker]
+
+
+def test_it_may_load_for_longer_than_a_worker_may_be_silent(start: Start) -> None:
+    """gunicorn takes a worker for dead after 30 s without a sign."""
+    service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_SECONDS="34")
+    assert service.get("/health/live").status == 200
+    (worker,) = service.workers()
+    wait_ready(service, 60)
+    assert service.workers() == [worker]
+    assert "TIMEOUT" not in service.log.read_text()
+
+
+def test_it_can_be_stopped_while_it_loads(start: Start) -> None:
+    service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_SECONDS="30")
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 15  # it would load for 30 s
+
+
+@pytest.mark.parametrize("how", ["replaced", "reloaded"])
+def test_nobody_is_sent_to_a_worker_that_loads(start: Start, how: str) -> None:
+    service = start(QA_WORKERS="2", PYTHONPATH=SLOW, SLOW_START_SECONDS="3", QA_MAX_WAITING="100")
+    deadline = time.monotonic() + 60
+    while len(service.workers()) != 2 or service.log.read_text().count("Loaded") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    old = set(service.workers())
+    with load(service, 4, 4) as clients:
+        if how == "reloaded":
+            service.process.send_signal(signal.SIGHUP)
+        else:
+            os.kill(min(old), signal.SIGKILL)
+        while service.log.read_text().count("Loaded") < (4 if how == "reloaded" else 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        if how == "reloaded":
+            while old & set(service.workers()):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    met = lost(clients)
+    assert "503" not in met
+    assert how == "replaced" or met == []

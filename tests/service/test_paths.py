@@ -1,0 +1,52 @@
+"""Paths behind proxies: a prefix that is not stripped, slashes at the end, and headers that proxies add."""
+
+import pytest
+
+from tests.service.conftest import Connect, Service, Start
+from tests.service.test_predict import ITEM
+from tests.service.test_refusals import refused
+from tests.service.wire import BODY, message
+
+
+@pytest.fixture(scope="module")
+def prefixed(start: Start) -> Service:
+    return start(QA_ROOT_PATH="/answers/qa/")
+
+
+def test_a_prefix_is_taken_and_not_needed(prefixed: Service) -> None:
+    for prefix in ("/answers/qa", ""):
+        assert prefixed.ask(ITEM, path=f"{prefix}/predict").status == 200
+        assert prefixed.ask(ITEM, path=f"{prefix}/predict/?a=b").status == 200
+        assert prefixed.ask(ITEM, path=f"{prefix}/").status == 200
+        assert prefixed.get(f"{prefix}/health/ready").status == 200
+    assert prefixed.ask(ITEM, path="/answers/qa").status == 200
+    for path in ("/answers/predict", "/answers/qapredict", "/answers/qa/answers/qa/predict"):
+        refused(prefixed.ask(ITEM, path=path), 404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/predict/", "/health/live/", "/health/ready/", "/info/", "/metrics/"])
+def test_a_slash_at_the_end_is_allowed(service: Service, path: str) -> None:
+    reply = service.ask(ITEM, path=path) if path == "/predict/" else service.get(path)
+    assert reply.status == 200
+
+
+def test_nothing_is_redirected(service: Service) -> None:
+    for path in ("//predict", "/predict//", "/health//ready", "/./predict"):
+        assert service.ask(ITEM, path=path).status in (200, 404)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "wss", "x, y"])
+def test_no_header_of_a_proxy_refuses_anything(service: Service, connect: Connect, scheme: str) -> None:
+    wire = connect(service)
+    for other in ("http", "https", "ssl"):
+        headers = [
+            f"X-Forwarded-Proto: {scheme}",
+            f"X-Forwarded-Protocol: {other}",
+            f"X-Forwarded-Ssl: {'on' if other == 'ssl' else 'off'}",
+            f"X-Forwarded-Prefix: /{scheme}",
+            "X-Forwarded-For: unknown, 10.0.0.1",
+            f"Forwarded: for=_x;proto={scheme}",
+            "X-Script-Name: /elsewhere",
+            "SCRIPT_NAME: /elsewhere",
+        ]
+        assert wire.ask(message(BODY, *headers)).status == 200

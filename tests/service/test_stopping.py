@@ -1,0 +1,223 @@
+"""Signals under load: what stops, what goes on, and that no request which reached a socket is lost."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.service.conftest import MODEL, Connect, Service, Start, Wire
+from tests.service.test_predict import ITEM
+from tests.service.wire import QUESTION, message
+
+READY = message(b"", line="GET /health/ready HTTP/1.1")
+
+
+@dataclass
+class Client:
+    """Asks without pause until it is refused a connection; what else it met is in `lost`."""
+
+    service: Service
+    keep: bool  # one connection for as long as the service keeps it
+    stop: threading.Event
+    answered: int = 0
+    lost: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        question = QUESTION if self.keep else message(QUESTION.partition(b"\r\n\r\n")[2], "Connection: close")
+        while not self.stop.is_set():
+            try:
+                wire = Wire(self.service)
+            except ConnectionRefusedError:
+                return
+            try:
+                while not self.stop.is_set():
+                    reply = wire.ask(question)
+                    if reply.status != 200:
+                        self.lost.append(str(reply.status))
+                    self.answered += 1
+                    if reply.headers["Connection"] == "close":
+                        if not wire.ended():
+                            self.lost.append("more than an answer")
+                        break
+            except (AssertionError, OSError) as error:
+                self.lost.append(repr(error))
+            finally:
+                wire.close()
+
+
+@contextmanager
+def load(service: Service, keeping: int, coming: int) -> Iterator[list[Client]]:
+    """So many clients that keep their connections, and that come anew with each question."""
+    stop = threading.Event()
+    clients = [Client(service, number < keeping, stop) for number in range(keeping + coming)]
+    threads = [threading.Thread(target=client.run) for client in clients]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 60
+    while min(client.answered for client in clients) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    try:
+        yield clients
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+
+
+def lost(clients: list[Client]) -> list[str]:
+    return [one for client in clients for one in client.lost]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_stopping_under_load_loses_no_request(start: Start, workers: str) -> None:
+    """16 clients on connections kept alive and 8 that come anew see answers, then a refusal to connect."""
+    service = start(QA_WORKERS=workers, QA_MAX_WAITING="100")
+    with load(service, 16, 8) as clients:
+        assert service.stop() == 0
+    print(f"\n{sum(client.answered for client in clients)} answered, {len(lost(clients))} lost")
+    assert lost(clients) == []
+    with pytest.raises(ConnectionRefusedError):
+        Wire(service)
+
+
+def test_while_it_stops_answers_end_their_connections(start: Start, connect: Connect) -> None:
+    service = start()
+    silent, idle = connect(service), connect(service)
+    assert idle.ask(QUESTION).headers["Connection"] == "keep-alive"
+    time.sleep(0.1)  # as a rule the service has both by now
+    service.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    reply = idle.ask(READY)
+    assert (reply.status, reply.headers["Connection"]) == (503, "close")
+    reply = silent.ask(QUESTION)
+    assert (reply.status, reply.headers["Connection"]) == (200, "close")
+    assert service.process.wait(60) == 0
+
+
+def test_a_connection_without_a_word_does_not_hold_the_end_up(start: Start, connect: Connect) -> None:
+    service = start(QA_DRAIN_SECONDS="60")
+    connect(service)
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 30  # the time that connections in use would have is twice that
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the model, to be replaced."""
+    shutil.copytree(MODEL, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def replace(folder: Path, change: str) -> None:
+    """Put another model in place of the folder's, in the one step that leaves mapped files alone."""
+    new, old = folder.with_name("new"), folder.with_name(f"old{time.monotonic_ns()}")
+    shutil.copytree(MODEL, new)
+    manifest = new / "manifest.json"
+    if change == "altered":
+        with (new / "tokenizer.json").open("ab") as file:
+            file.write(b" ")
+    elif change == "unloadable":  # all its sums are right
+        (new / "model.onnx").write_bytes(b"no graph")
+        facts = json.loads(manifest.read_text())
+        facts["files"]["model.onnx"] = {"sha256": hashlib.sha256(b"no graph").hexdigest(), "bytes": 8}
+        facts["files"] = {k: v for k, v in facts["files"].items() if "avx512" not in k}
+        manifest.write_text(json.dumps(facts))
+    else:
+        facts = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(facts | {"label": change}))
+    folder.rename(old)
+    new.rename(folder)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_new_model_is_taken_under_load_without_a_failed_request(
+    start: Start, folder: Path, workers: str
+) -> None:
+    service = start(QA_MODEL=str(folder), QA_WORKERS=workers, QA_MAX_WAITING="100")
+    old = set(service.workers())
+    with load(service, 8, 4) as clients:
+        for label in ("second", "third"):
+            replace(folder, label)
+            service.process.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + 60
+            while set(service.workers()) & old or len(service.workers()) != int(workers):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert service.get("/info").body["model"]["label"] == label
+            old = set(service.workers())
+        before = sum(client.answered for client in clients)
+        figures = service.figures()['qa_requests_total{status="200"}']
+    assert lost(clients) == []
+    assert figures >= before - 12  # those under way; nothing that the old ones counted is forgotten
+
+
+@pytest.mark.parametrize("change", ["altered", "unloadable"])
+def test_a_bad_model_is_refused_while_the_old_serves(start: Start, folder: Path, change: str) -> None:
+    service = start(QA_MODEL=str(folder))
+    workers = service.workers()
+    replace(folder, change)
+    with load(service, 4, 2) as clients:
+        service.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 60
+        while "Nothing is reloaded" not in service.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert lost(clients) == []
+    assert service.ask(ITEM).status == 200
+    assert service.workers() == workers
+    replace(folder, "good")
+    service.process.send_signal(signal.SIGHUP)
+    while service.get("/info").body["model"].get("label") != "good":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert service.stop() == 0
+
+
+def test_a_killed_worker_is_replaced_soon(start: Start) -> None:
+    service = start()
+    (worker,) = service.workers()
+    began = time.monotonic()
+    os.kill(worker, signal.SIGKILL)
+    while True:
+        try:
+            if service.get("/health/ready").status == 200 and service.workers() != [worker]:
+                break
+        except (OSError, ConnectionError):
+            pass
+        assert time.monotonic() - began < 3  # the time that is promised
+        time.sleep(0.02)
+    assert service.ask(ITEM).status == 200
+
+
+def test_a_killed_master_leaves_neither_workers_nor_folders(start: Start) -> None:
+    service = start(QA_WORKERS="2")
+    deadline = time.monotonic() + 60
+    while len(workers := service.workers()) != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    log = service.log.read_text()
+    folders = set(Path("/dev/shm").glob("qa-onnx-run-*"))  # noqa: S108 - where they are
+    service.process.kill()
+    service.process.wait(60)
+    began = time.monotonic()
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() - began < 3, log  # the time that is promised
+        time.sleep(0.02)
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind((service.host, service.port))
+    start()
+    gone = folders - set(Path("/dev/shm").glob("qa-onnx-run-*"))  # noqa: S108 - ditto
+    assert len(gone) >= 1
