@@ -17,7 +17,8 @@ if TYPE_CHECKING:  # the master process, which tells failures, must not load the
 # What Parameters checks by itself, for readers of the OpenAPI document.
 _COUNT = {"type": ["integer", "null"], "minimum": 1}
 _CHECKED: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("top_k", "max_answer_len", "max_seq_len", "max_question_len"), _COUNT),
+    **dict.fromkeys(("top_k", "max_answer_len", "max_seq_len"), _COUNT),
+    "max_question_len": {"type": ["integer", "null"], "minimum": 1},
     "doc_stride": {"type": ["integer", "null"], "minimum": 0},
 }
 # msgspec refuses 3.0 for int; in JSON Schema that is an integer, and some languages write it.

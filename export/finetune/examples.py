@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from export.finetune.negatives import Negatives
 from export.squad import Answer, SquadFile
 
-MAX_QUESTION_TOKENS = 64  # as in the transformers pipeline; the rest of a longer question is cut
+MAX_QUESTION_TOKENS = 64  # as in the original BERT code; the rest of a longer question is cut
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,11 +163,13 @@ def test_merging_is_a_sum_over_the_likeliest_spans(kind: str, context: str, seed
             text = context[slice(*place)].lower()
             sums[text] = sums.get(text, 0.0) + span.score
     expected = sorted(sums.items(), key=lambda item: item[1], reverse=True)[:top_k]
-    found = [answer for answer in answerer.decode(prepared, logits) if answer.answer]
-    assert len(found) >= len(expected)
-    for answer, (text, score) in zip(found, expected, strict=False):
-        assert answer.answer.lower() == text
-        assert answer.score == pytest.approx(score)
+    found = [(a.answer.lower(), a.score) for a in answerer.decode(prepared, logits) if a.answer]
+    if len(expected) == top_k:
+        assert found == [(text, pytest.approx(score)) for text, score in expected]
+    else:  # more are looked for, which may be read in so many places that they are likelier
+        assert len(found) >= len(expected)
+        scores = dict(found)
+        assert all(scores[text] == pytest.approx(score) for text, score in expected if text in scores)
 
 
 def letter_by_letter(text: str) -> QuestionAnswerer:
@@ -214,20 +216,19 @@ def test_katakana_and_foreign_words_stay_whole_in_japanese() -> None:
 def test_a_word_cut_by_a_window_is_completed(kind: str) -> None:
     answerer = answerer_of(kind)
     context = "unbelievable " * 8
-    parameters = Parameters(max_seq_len=30, doc_stride=0)
-    prepared = answerer.prepare("Which?", context, parameters)
-    words = prepared.tokens.words
-    at = next(
-        i
+    prepared, at = next(
+        (prepared, i)
+        for size in range(25, 40)
+        for prepared in [answerer.prepare("Which?", context, Parameters(max_seq_len=size, doc_stride=0))]
         for i, window in enumerate(prepared.windows)
-        if window.first and words[window.first - 1] == words[window.first]
+        if window.first and prepared.tokens.words[window.first - 1] == prepared.tokens.words[window.first]
     )
     logits = [WindowLogits(*np.full((2, len(w.ids)), -9, dtype=np.float32)) for w in prepared.windows]
     first = prepared.windows[at].context_at
     logits[at].start[first] = logits[at].end[first] = 9
     (answer,) = answerer.decode(prepared, logits)
     assert answer.answer == "unbelievable"
-    upstream = replace(prepared, parameters=replace(parameters, scoring="per_window"))
+    upstream = replace(prepared, parameters=replace(prepared.parameters, scoring="per_window"))
     (answer,) = answerer.decode(upstream, logits)
     assert answer.answer != "unbelievable"
     assert "unbelievable".endswith(answer.answer)
