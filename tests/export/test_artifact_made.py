@@ -91,6 +91,24 @@ def test_candidates_are_judged_by_f1(tiny: Path, tmp_path: Path, capsys: pytest.
     assert "verdict" in capsys.readouterr().err
 
 
+def test_the_null_threshold_is_calibrated_on_another_file(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out, judged = (squad(tmp_path / name, impossible=True) for name in ("held-out.json", "dev.json"))
+    output = tmp_path / "out"
+    flags = ["--precision", "fp32", "--evaluate", str(judged), "--calibrate", str(held_out)]
+    assert main(["--model", str(tiny), "--output", str(output), *flags, "--most-refused", "0"]) == 0
+    manifest = json.loads((output / "manifest.json").read_text())
+    calibration = manifest["quality"]["calibration"]
+    assert manifest["null_threshold"] == pytest.approx(calibration["null_threshold"], abs=1e-4)
+    assert calibration["file"] == "held-out.json"
+    assert (calibration["answerable"], calibration["unanswerable"]) == (3, 2)
+    assert calibration["wrongly_none"] == 0
+    assert "calibrate" in capsys.readouterr().err
+    # The file for evaluation still tells its own best threshold.
+    assert "null_threshold" in manifest["quality"]["evaluation"][0]["chosen"]
+
+
 def test_unanswerable_questions_set_the_null_threshold(tiny: Path, tmp_path: Path) -> None:
     first = squad(tmp_path / "first.json", impossible=False)
     second = squad(tmp_path / "second.json", impossible=True)
