@@ -67,11 +67,11 @@ def create_app(settings: Settings, answerer: QuestionAnswerer, metrics: Metrics 
     def tell(route: Fact, **path: str) -> Response:
         return told(route.tell(Call(site, request.headers.get, path)))
 
-    page.register(app)
     for (method, path), (_, route) in routes.all.items():
         rule = path.replace("{", "<").replace("}", ">")
         view: Any = partial(ask, route) if isinstance(route, Question) else partial(tell, route)
         app.add_url_rule(rule, f"{method} {path}".replace(".", "_"), view, methods=[method])
+    page.register(app)
     docs.register(app, document(routes))
     return app
 

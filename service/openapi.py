@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from service import __version__
-from service.engine.answering import Answer
+from service.engine.decoding import Answer, ExplainedAnswer
 from service.predict import DEADLINE_HEADER
 from service.protocols import Routes, huggingface, native
 from service.protocols.route import JSON, Documentation, Fact, Protocol, Question
@@ -34,7 +34,7 @@ _DEADLINE = {
 def document(routes: Routes) -> Schema:
     """The document, ready for JSON."""
     entries = routes.all
-    types: list[Any] = [Answer, Item, ParametersBody, huggingface.PROTOCOL.error_schema]
+    types: list[Any] = [Answer, ExplainedAnswer, Item, ParametersBody, huggingface.PROTOCOL.error_schema]
     for protocol, route in entries.values():
         shown = route.documentation
         types += [t for t in (protocol.error_schema, shown.answer, shown.body) if isinstance(t, type)]

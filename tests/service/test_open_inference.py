@@ -120,7 +120,12 @@ def test_errors_are_told_by_the_client(triton: Any) -> None:
         (
             lambda: triton.infer(MODEL, inputs(ITEM), parameters={"max_seq_len": 4}),
             "422",
-            "Item 0: A window of 4 tokens",
+            "A window of 4 tokens",
+        ),
+        (
+            lambda: triton.infer(MODEL, inputs(OTHER, ITEM), parameters={"max_seq_len": 8}),
+            "422",
+            "Item 1: A window of 8 tokens",
         ),
     ):
         with pytest.raises(utils.InferenceServerException) as caught:

@@ -3,6 +3,7 @@
 JSON Schema cannot compare two fields, or a field with the tokens of a question.
 """
 
+import math
 from typing import Any
 
 import schemathesis
@@ -23,7 +24,7 @@ def contradictory(body: dict[str, Any]) -> bool:
     if not isinstance(parameters, dict):
         return False
     window, overlap = parameters.get("max_seq_len", 384), parameters.get("doc_stride") or 0
-    question = parameters.get("max_question_len", 64)
+    question = parameters.get("max_question_len") or math.inf
     if not all(isinstance(number, int | float) for number in (window, overlap, question)):
         return False
     return window >= 1 and (overlap >= window or window <= min(question, len(str(body))) + SPECIALS)
