@@ -24,7 +24,7 @@ def _field(field: "dataclasses.Field[Any]") -> tuple[str, Any, Any]:
     if field.name in _LEAST:
         # msgspec refuses 3.0 for int; in JSON Schema that is an integer, and some languages write it.
         told = {"type": ["integer", "null"], "minimum": _LEAST[field.name]}
-        kind = Annotated[kind | float, msgspec.Meta(extra_json_schema=told)]
+        kind = Annotated[kind | float | None, msgspec.Meta(extra_json_schema=told)]
     return field.name, kind | None, field.default
 
 

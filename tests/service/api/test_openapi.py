@@ -26,11 +26,16 @@ def document(everything: Service) -> Any:
 
 def test_every_route_and_every_protocol_is_in_it(document: Any) -> None:
     assert document["openapi"] == "3.1.0"
-    assert {tag["name"] for tag in document["tags"]} == {protocol.name for protocol in PROTOCOLS}
+    assert {tag["name"] for tag in document["tags"]} == {
+        *(protocol.name for protocol in PROTOCOLS),
+        "pages",
+    }
     routes = {(m, p) for p, operations in document["paths"].items() for m in operations}
     assert {
         ("post", "/predict"),
         ("post", "/"),
+        ("get", "/"),
+        ("get", "/docs"),
         ("get", "/info"),
         ("get", "/metrics"),
         ("get", "/health"),
