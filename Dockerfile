@@ -55,6 +55,8 @@ WORKDIR /app
 # A number, so that orchestrators can see that it is not root. Nothing is ever written but a
 # heartbeat in /dev/shm, so a read-only root works.
 USER 10001:10001
+# The port is SageMaker's to choose where it runs several containers behind one endpoint.
+LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-m", "service", "health"]
 ENTRYPOINT ["python", "-m", "service"]

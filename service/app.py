@@ -42,7 +42,7 @@ def create_app(settings: Settings, answerer: QuestionAnswerer, metrics: Metrics 
             raise NotReady("The service is shutting down: send requests to another one.")
 
     facts = _info(settings, answerer)
-    site = Site(settings, answerer.artifact, lambda: facts, predictor.metrics.text, check_ready)
+    site = Site(settings, lambda: facts, predictor.metrics.text, check_ready)
     routes = Routes(site)
     app.wsgi_app = _refuse_when_full(app.wsgi_app, predictor, routes)  # type: ignore[assignment,method-assign]
     read_paths(app, settings.root_path)
@@ -67,12 +67,12 @@ def create_app(settings: Settings, answerer: QuestionAnswerer, metrics: Metrics 
     def tell(route: Fact, **path: str) -> Response:
         return told(route.tell(Call(site, request.headers.get, path)))
 
-    page.register(app)
     for (method, path), (_, route) in routes.all.items():
         rule = path.replace("{", "<").replace("}", ">")
         view: Any = partial(ask, route) if isinstance(route, Question) else partial(tell, route)
         app.add_url_rule(rule, f"{method} {path}".replace(".", "_"), view, methods=[method])
-    docs.register(app, document(routes))
+    page.register(app)
+    docs.register(app, document(routes, page.PAGES | docs.PAGES))
     return app
 
 

@@ -1,13 +1,13 @@
 """Owns the OpenAPI 3.1 document, made from the routes and the types that read them; knows no shape itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from service import __version__
-from service.engine.answering import Answer
+from service.engine.decoding import Answer, ExplainedAnswer
 from service.predict import DEADLINE_HEADER
 from service.protocols import Routes, huggingface, native
 from service.protocols.route import JSON, Documentation, Fact, Protocol, Question
@@ -31,10 +31,10 @@ _DEADLINE = {
 }
 
 
-def document(routes: Routes) -> Schema:
-    """The document, ready for JSON."""
+def document(routes: Routes, pages: Mapping[str, tuple[str, Sequence[str]]]) -> Schema:
+    """The document, ready for JSON. `pages` are further GET routes, each with a summary and content types."""
     entries = routes.all
-    types: list[Any] = [Answer, Item, ParametersBody, huggingface.PROTOCOL.error_schema]
+    types: list[Any] = [Answer, ExplainedAnswer, Item, ParametersBody, huggingface.PROTOCOL.error_schema]
     for protocol, route in entries.values():
         shown = route.documentation
         types += [t for t in (protocol.error_schema, shown.answer, shown.body) if isinstance(t, type)]
@@ -61,6 +61,8 @@ def document(routes: Routes) -> Schema:
                 "content": {kind: bodies[key] if kind == JSON else _TEXT for kind in media},
             }
         paths.setdefault(path, {})[method.lower()] = operation
+    for path, (summary, kinds) in pages.items():
+        paths.setdefault(path, {}).setdefault("get", _page(path, summary, kinds))
     del components["Call"]  # its forms are told one by one
     return {
         "openapi": "3.1.0",
@@ -70,13 +72,25 @@ def document(routes: Routes) -> Schema:
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [{"name": name} for name in dict.fromkeys(p.name for p, _ in entries.values())],
+        "servers": [{"url": "."}],  # wherever the document lies, so that any path prefix works
+        "tags": [{"name": name} for name in (*dict.fromkeys(p.name for p, _ in entries.values()), _PAGES)],
         "paths": paths,
         "components": {"schemas": components},
     }
 
 
 _TEXT = {"schema": {"type": "string"}}
+_PAGES = "pages"  # a tag
+
+
+def _page(path: str, summary: str, media: Sequence[str]) -> Schema:
+    content = {kind: {} if kind == JSON else _TEXT for kind in media}
+    answers = {
+        "200": {"description": "Answered.", "content": content},
+        "304": {"description": "Not changed since."},
+        "500": _failure(500, native.PROTOCOL),
+    }
+    return {"summary": summary, "operationId": f"get {path}", "tags": [_PAGES], "responses": answers}
 
 
 def _body(shown: Documentation, components: dict[str, Schema], routes: Routes) -> Schema:

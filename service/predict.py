@@ -135,6 +135,6 @@ def _seconds_allowed(timeout: str | None, most: float) -> float:
         seconds = float(timeout)
     except ValueError:
         seconds = math.nan
-    if not seconds > 0:  # NaN too
+    if not 0 < seconds < math.inf:  # NaN is neither
         raise InvalidInput(f"{DEADLINE_HEADER} must be a number of seconds above 0.", field=DEADLINE_HEADER)
     return min(seconds, most)

@@ -14,20 +14,18 @@ from service.errors import InvalidInput, QAError
 if TYPE_CHECKING:  # the master process, which tells failures, must not load the engine
     from service.engine.answering import Answer
 
-# What Parameters checks by itself, for readers of the OpenAPI document.
-_COUNT = {"type": ["integer", "null"], "minimum": 1}
-_CHECKED: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("top_k", "max_answer_len", "max_seq_len"), _COUNT),
-    "max_question_len": {"type": ["integer", "null"], "minimum": 1},
-    "doc_stride": {"type": ["integer", "null"], "minimum": 0},
-}
-# msgspec refuses 3.0 for int; in JSON Schema that is an integer, and some languages write it.
-_READ_AS: dict[Any, Any] = {int: int | float, int | None: int | float | None}
+# Least values, which Parameters checks by itself, for readers of the OpenAPI document.
+_LEAST = {"top_k": 1, "max_answer_len": 1, "max_seq_len": 1, "max_question_len": 1, "doc_stride": 0}
 
 
 def _field(field: "dataclasses.Field[Any]") -> tuple[str, Any, Any]:
-    told = msgspec.Meta(extra_json_schema=_CHECKED.get(field.name, {}))
-    return field.name, Annotated[_READ_AS.get(field.type, field.type) | None, told], field.default
+    """Name, type and default as `msgspec.defstruct` takes them."""
+    kind: Any = field.type
+    if field.name in _LEAST:
+        # msgspec refuses 3.0 for int; in JSON Schema that is an integer, and some languages write it.
+        told = {"type": ["integer", "null"], "minimum": _LEAST[field.name]}
+        kind = Annotated[kind | float | None, msgspec.Meta(extra_json_schema=told)]
+    return field.name, kind | None, field.default
 
 
 # The fields and defaults of Parameters, with unknown names refused: one list, not two. Null is the default of
@@ -182,7 +180,7 @@ def read_parameters(body: Any, max_top_k: int) -> Parameters:
     values = {name: value for name, value in given.items() if value is not None}
     for field in dataclasses.fields(Parameters):
         value = values.get(field.name)
-        if isinstance(value, float) and field.type in _READ_AS:
+        if isinstance(value, float) and field.name in _LEAST:
             if not value.is_integer():
                 raise InvalidInput("Expected `int`, got `float`.", field=f"parameters.{field.name}")
             values[field.name] = int(value)

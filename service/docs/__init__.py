@@ -29,6 +29,13 @@ _HEADERS = {
 }
 
 
+# What the document says of these routes: a summary, and the content types.
+PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "/docs": ("This document as a page for people", (_TYPES["index.html"],)),
+    "/openapi.json": ("This document", ("application/json",)),
+}
+
+
 def register(app: Flask, document: Mapping[str, Any]) -> None:
     """Add the routes of the document and of its page, whose addresses are relative: any path prefix works."""
     files = {f"docs/{name}": (_FOLDER / name).read_bytes() for name in _TYPES if name != "index.html"}

@@ -36,7 +36,8 @@ function bounds({ minimum, maximum, minLength, minItems, maxItems, pattern }) {
 function table(heads, rows) {
   const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)));
   const body = rows.map((cells) => element("tr", {}, ...cells.map((cell) => element("td", {}, ...[cell].flat()))));
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  const made = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  return element("div", { class: "wide", tabindex: "0", role: "group", "aria-label": heads.join(", ") }, made);
 }
 
 function fields(schema) {
@@ -59,7 +60,7 @@ function form(method, path, parameters, body) {
   const content = body?.content["application/json"];
   const text = content && element("textarea", { "aria-label": `Body of ${method} ${path}`, spellcheck: "false" });
   if (text) text.value = JSON.stringify(content.example ?? {}, null, 2);
-  const reply = element("pre", { "aria-live": "polite", hidden: "" });
+  const reply = element("pre", { "aria-live": "polite", hidden: "", tabindex: "0" });
   const button = element("button", { type: "button" }, "Send");
   button.addEventListener("click", async () => {
     const request = text ? { method, body: text.value, headers: { "Content-Type": "application/json" } } : { method };
@@ -95,11 +96,11 @@ function operation(path, method, told) {
     { id: told.operationId.replace(" ", "") },
     element("h3", {}, title),
     element("p", {}, `${told.summary}. ${told.description ?? ""}`),
-    ...(rows.length ? [element("h4", {}, "Parameters"), table(["name", "in", "type", ""], rows)] : []),
+    ...(rows.length ? [element("h4", {}, "Parameters"), table(["name", "in", "type", "meaning"], rows)] : []),
     ...(media.length ? [element("h4", {}, "Content types"), table(["type", "content"], media)] : []),
     ...form(method.toUpperCase(), path, parameters, told.requestBody),
     element("h4", {}, "Replies"),
-    table(["status", "", "content"], replies),
+    table(["status", "meaning", "content"], replies),
   );
 }
 

@@ -32,6 +32,12 @@ _HEADERS = {
 }
 
 
+# What the OpenAPI document says of the routes here that are no files: a summary, and the content types.
+PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "/": ("The page for people, or where to go from here", (_TYPES["index.html"], "application/json"))
+}
+
+
 def register(app: Flask) -> None:
     """Add GET / and the page's files under /page/, all by relative addresses, so that any prefix works.
 

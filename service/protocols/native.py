@@ -32,17 +32,12 @@ class Failure(msgspec.Struct):
     error: Problem
 
 
+_ANSWER = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Answer", "ExplainedAnswer")]}
 # Of one item, and of a request: one item's, or a list of them.
 ANSWERS = {
-    "anyOf": [
-        {"$ref": "#/components/schemas/Answer"},
-        {"type": "array", "items": {"$ref": "#/components/schemas/Answer"}},
-        {"$ref": "#/components/schemas/Failure"},
-    ]
+    "anyOf": [_ANSWER, {"type": "array", "items": _ANSWER}, {"$ref": "#/components/schemas/Failure"}],
 }
-ANSWER_BODY = {
-    "anyOf": [{"$ref": "#/components/schemas/Answer"}, {"type": "array", "items": ANSWERS}],
-}
+ANSWER_BODY = {"anyOf": [_ANSWER, {"type": "array", "items": ANSWERS}]}
 
 
 class Status(msgspec.Struct):

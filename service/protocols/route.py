@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.engine.artifact import Artifact
 from service.predict import Asked
 from service.problems import Reply
 from service.settings import Settings
@@ -18,7 +17,6 @@ class Site:
     """What routes may know of the service they belong to."""
 
     settings: Settings
-    artifact: Artifact
     info: Callable[[], Mapping[str, Any]]
     metrics: Callable[[], bytes]
     check_ready: Callable[[], None]  # raises NotReady while the service starts or drains

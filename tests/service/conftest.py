@@ -40,6 +40,10 @@ class Service:
     host: str
     port: int
 
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
     def connect(self, timeout: float = 30) -> http.client.HTTPConnection:
         return address.connect(address.describe(self.host, self.port), timeout)
 

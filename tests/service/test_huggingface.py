@@ -11,7 +11,7 @@ hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not inst
 
 
 def client(service: Service, path: str = "") -> "hub.InferenceClient":  # type: ignore[name-defined]
-    return hub.InferenceClient(model=f"http://{service.host}:{service.port}{path}")
+    return hub.InferenceClient(model=service.url + path)
 
 
 @pytest.mark.parametrize("path", ["", "/", "/predict"])
@@ -39,8 +39,9 @@ def test_every_parameter_it_has(service: Service) -> None:
 
 def test_a_client_with_a_token_and_headers_of_the_hosted_api(service: Service) -> None:
     headers = {"x-wait-for-model": "true", "x-use-cache": "false"}
-    url = f"http://{service.host}:{service.port}"
-    found = hub.InferenceClient(model=url, token="hf_none", headers=headers).question_answering(**ITEM)
+    found = hub.InferenceClient(model=service.url, token="hf_none", headers=headers).question_answering(
+        **ITEM
+    )
     assert found.answer == service.ask(ITEM).body["answer"]
     options = {"wait_for_model": True, "use_cache": False}
     assert service.ask({"inputs": ITEM, "options": options}).body == service.ask(ITEM).body
@@ -80,7 +81,6 @@ def test_overload_tells_when_to_come_back(start: Start) -> None:
 
 
 def test_health_and_endpoint_info(service: Service) -> None:
-    url = f"http://{service.host}:{service.port}"
-    client = hub.InferenceClient(model=url, provider="hf-inference")
-    assert client.health_check()
-    assert client.get_endpoint_info()["model"]["precision"] == "int8"
+    endpoint = hub.InferenceClient(model=service.url, provider="hf-inference")
+    assert endpoint.health_check()
+    assert endpoint.get_endpoint_info()["model"]["precision"] == "int8"

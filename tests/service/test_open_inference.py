@@ -1,6 +1,7 @@
 """The Open Inference Protocol, asked by NVIDIA's own client, in JSON and binary, and in MLServer's form."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_a_client_that_accepts_compressed_answers(triton: Any, algorithm: str) -
 
 
 def test_errors_are_told_by_the_client(triton: Any) -> None:
-    for call, status, sentence in (
+    calls: list[tuple[Callable[[], Any], str, str]] = [
         (lambda: triton.infer("other", inputs(ITEM)), "404", "The only model here is tiny-int8."),
         (lambda: triton.infer(MODEL, inputs(ITEM), model_version="2"), "404", "The only version"),
         (lambda: triton.infer(MODEL, inputs(ITEM), parameters={"top_k": 0}), "422", "top_k must be"),
@@ -120,9 +121,15 @@ def test_errors_are_told_by_the_client(triton: Any) -> None:
         (
             lambda: triton.infer(MODEL, inputs(ITEM), parameters={"max_seq_len": 4}),
             "422",
-            "Item 0: A window of 4 tokens",
+            "A window of 4 tokens",
         ),
-    ):
+        (
+            lambda: triton.infer(MODEL, inputs(OTHER, ITEM), parameters={"max_seq_len": 8}),
+            "422",
+            "Item 1: A window of 8 tokens",
+        ),
+    ]
+    for call, status, sentence in calls:
         with pytest.raises(utils.InferenceServerException) as caught:
             call()
         assert caught.value.status() == status
@@ -150,9 +157,11 @@ def test_broken_binary_data_is_refused(service: Service, head: Any, binary: byte
     if not head:
         question["data"] = ["Who?"]
     body = json.dumps({"inputs": [question, tensor("context", "text")]}).encode()
-    headers = {} if length is None else {"Inference_Header_Content_Length": str(length or len(body))}
-    headers = {name: value.encode("utf-8").decode("latin-1") for name, value in headers.items()}
-    reply = service.ask(body + binary, path=INFER, **headers)
+    told = str(length or len(body)).encode("utf-8").decode("latin-1")  # as header fields travel
+    if length is None:
+        reply = service.ask(body + binary, path=INFER)
+    else:
+        reply = service.ask(body + binary, path=INFER, Inference_Header_Content_Length=told)
     assert reply.status in (400, 422), reply.data
     assert isinstance(reply.body["error"], str)
 

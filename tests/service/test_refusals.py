@@ -96,7 +96,7 @@ def test_a_chunked_body_is_limited_too(service: Service) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("value", ["", "soon", "0", "-1", "nan"])
+@pytest.mark.parametrize("value", ["", "soon", "0", "-1", "nan", "inf"])
 def test_a_deadline_must_be_a_time(service: Service, value: str) -> None:
     refused(service.ask(ITEM, X_Request_Timeout=value), 422, "invalid_input", "X-Request-Timeout")
 

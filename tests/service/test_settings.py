@@ -91,6 +91,9 @@ def test_switches_take_words(word: str) -> None:
         ("QA_ROOT_PATH", "/a b"),
         ("QA_LOG_LEVEL", "loud"),
         ("QA_PROT", "8000"),
+        ("QA_MODEL_NAME", "a/b"),
+        ("QA_VERTEX_PREDICT_ROUTE", "predict"),
+        ("QA_VERTEX_HEALTH_ROUTE", "/<x>"),
     ],
 )
 def test_what_cannot_be_used_is_named(variable: str, value: str) -> None:

@@ -23,9 +23,8 @@ def contradictory(body: dict[str, Any]) -> bool:
     parameters = body.get("parameters")
     if not isinstance(parameters, dict):
         return False
-    window, overlap = parameters.get("max_seq_len", 384), parameters.get("doc_stride") or 0
-    question = parameters.get("max_question_len")
-    question = math.inf if question is None else question
+    window, overlap = parameters.get("max_seq_len") or 384, parameters.get("doc_stride") or 0
+    question = parameters.get("max_question_len") or math.inf
     if not all(isinstance(number, int | float) for number in (window, overlap, question)):
         return False
-    return window >= 1 and (overlap >= window or window <= min(question, len(str(body))) + SPECIALS)
+    return bool(window >= 1 and (overlap >= window or window <= min(question, len(str(body))) + SPECIALS))
