@@ -12,7 +12,7 @@ FROM ${PYTHON_IMAGE} AS artifact
 ARG MODEL=distilbert/distilbert-base-cased-distilled-squad
 ARG TORCH_INDEX
 WORKDIR /build
-COPY deploy/install.sh deploy/
+COPY deploy/install.sh deploy/strict_pip.py deploy/
 COPY requirements*.txt ./
 COPY requirements.txt wheel[s]/ wheels/
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -30,14 +30,14 @@ RUN --mount=type=bind,target=/context --mount=type=secret,id=hf_token \
 # --- packages: the run-time virtual environment, cut to what inference needs
 FROM ${PYTHON_IMAGE} AS packages
 WORKDIR /build
-COPY deploy/install.sh deploy/
+COPY deploy/install.sh deploy/strict_pip.py deploy/
 COPY requirements*.txt ./
 COPY requirements.txt wheel[s]/ wheels/
 RUN --mount=type=cache,target=/root/.cache/pip WHEELS=wheels deploy/install.sh runtime /opt/qa
 COPY deploy/trim.sh deploy/
 RUN deploy/trim.sh /opt/qa
 COPY service/ /app/service/
-COPY deploy/native.sh /app/deploy/
+COPY deploy/native.sh deploy/strict_pip.py /app/deploy/
 RUN --mount=type=cache,target=/root/.cache/pip WHEELS=/build/wheels /app/deploy/native.sh \
     && rm -r /app/deploy \
     && /opt/qa/bin/python -m compileall -q /app/service

@@ -59,7 +59,7 @@ then
 fi
 
 install() {
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+    "$venv/bin/python" "$root/deploy/strict_pip.py" install --quiet --disable-pip-version-check --no-deps \
         ${WHEELS:+--find-links "$WHEELS"} "$@"
 }
 

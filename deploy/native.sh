@@ -30,8 +30,8 @@ if ! command -v "${compiler%% *}" >/dev/null 2>&1; then
     work=$(mktemp -d) || exit 0
     trap 'rm -rf "$work"' EXIT
     "$python" -m venv "$work/venv" \
-        && "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-            ${WHEELS:+--find-links "$WHEELS"} "$zig" || { say "There is no C compiler"; exit 0; }
+        && "$work/venv/bin/python" "$root/deploy/strict_pip.py" install --quiet --no-deps \
+            --disable-pip-version-check ${WHEELS:+--find-links "$WHEELS"} "$zig" || { say "There is no C compiler"; exit 0; }
     export ZIG_GLOBAL_CACHE_DIR="$work/cache" ZIG_LOCAL_CACHE_DIR="$work/cache"
     # For older C libraries than this machine's, too.
     compiler="$work/venv/bin/python -m ziglang cc -target $machine-linux-gnu.2.28"
