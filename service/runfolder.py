@@ -90,7 +90,8 @@ def running() -> list[Address]:
 def _places() -> Iterator[Path]:
     yield Path("/dev/shm")  # noqa: S108 - a folder of this user's alone is made in it
     with suppress(OSError):  # none of TMPDIR, /tmp, /var/tmp, /usr/tmp and the current folder can be written
-        yield Path(tempfile.gettempdir())
+        if (temporary := Path(tempfile.gettempdir())) != Path.cwd():  # which is no place for litter
+            yield temporary
     yield Path("/tmp")  # noqa: S108 - as above; here to be named where it cannot be used
     with suppress(RuntimeError):  # this user has no home
         yield Path.home()
