@@ -158,7 +158,7 @@ def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             assert time.monotonic() < deadline, text
             time.sleep(0.02)
         line = next(line for line in text.splitlines() if "Serving " in line)
-        port = line.rpartition(":")[2]  # a socket in a file has none
+        port = line.rstrip('}"').rpartition(":")[2]  # a socket in a file has none
         service = Service(process, log, host, int(port) if port.isdigit() else 0)
         if ready:
             while service.get("/health/ready").status != 200:  # another second where the machine is busy
