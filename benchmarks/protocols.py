@@ -2,8 +2,8 @@
 
 `python -m benchmarks.protocols --model ARTIFACT [--squad FILE]` asks one server the same questions by each
 protocol in turn and prints the differences of medians. With `--before CHECKOUT` it also starts the server of
-that checkout and prints what the plain question costs here against there, with 1 and 16 clients, round by round
-in turn.
+that checkout and prints what the plain question costs here against there, with 1 and 16 clients, round by
+round in turn.
 """
 
 import argparse

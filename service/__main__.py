@@ -4,6 +4,7 @@ import argparse
 import http.client
 import json
 import logging
+import logging.config
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -14,6 +15,7 @@ from service import __version__, address
 from service.bench.arguments import add_arguments as add_bench
 from service.bulk.arguments import add_arguments as add_bulk
 from service.errors import NotReady, QAError, SettingsError
+from service.json_log import logging_config
 from service.runfolder import running
 from service.settings import Settings
 
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = {f.name: getattr(options, f.name, None) for f in fields(Settings)}
     try:
         settings = Settings.from_env(flags)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+        _start_log(settings)
         status: int = options.run(settings, options)
     except QAError as error:
         print(f"qa-onnx: {error.message}", file=sys.stderr)
@@ -38,10 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _start_log(settings: Settings) -> None:
+    if settings.log_format == "json":
+        logging.config.dictConfig(logging_config(settings.log_level))
+    else:
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+
+
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
     from service.engine.artifact import load_artifact
     from service.gunicorn_conf import Server
+    from service.telemetry import check_installed
 
+    check_installed(settings.otlp_endpoint)
     try:
         environment = Settings.from_env()
         asked = address.describe(environment.host, environment.port)

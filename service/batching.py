@@ -23,11 +23,12 @@ _REST_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """Logits of a request's windows, and the seconds it waited and ran."""
+    """Logits of a request's windows, the seconds it waited and ran, and the windows of each turn it took."""
 
     logits: list[WindowLogits]
     waited: float
     ran: float
+    turns: list[int]
 
 
 class _Turn:
@@ -129,6 +130,7 @@ class Turnstile:
             self._tokens += tokens
         logits: list[WindowLogits] = []
         waited = ran = 0.0
+        sizes: list[int] = []
         try:
             for part, size in _turns(windows):
                 turns = [_Turn(share, self._clock(), deadline) for share in _shares(part, self._cores)]
@@ -140,10 +142,11 @@ class Turnstile:
                 waited += started - turns[0].asked
                 ran += max(turn.started + turn.took for turn in turns) - started
                 logits += [found for turn in turns for found in turn.logits]
+                sizes += [len(turn.windows) for turn in turns]
         finally:
             with self._changed:
                 self._tokens -= tokens
-        return Inferred(logits, waited, ran)
+        return Inferred(logits, waited, ran, sizes)
 
     def _await(self, turns: list[_Turn]) -> None:
         """Have all of them run; raises what the first bad one met."""

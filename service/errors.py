@@ -73,3 +73,13 @@ class TooSlow(QAError):
     """A request did not arrive whole in the time allowed for that."""
 
     code = "too_slow"
+
+
+class Unauthorized(QAError):
+    """No API key, or a wrong one, where one is asked for; `presented` tells which."""
+
+    code = "unauthorized"
+
+    def __init__(self, message: str, *, presented: bool) -> None:
+        super().__init__(message)
+        self.presented = presented

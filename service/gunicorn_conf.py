@@ -10,6 +10,8 @@ from prometheus_client import multiprocess, values
 
 from service import address
 from service.engine.artifact import Artifact
+from service.guard import read_keys
+from service.json_log import logging_config
 from service.master import Master, end_with_master
 from service.metrics import Metrics
 from service.runfolder import Address, RunFolder
@@ -48,6 +50,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         """
         self.settings = settings
         self.artifact = artifact
+        self.keys = read_keys(settings.api_keys_file)
         self.asked = asked
         listener = address.listen(settings.host, settings.port)
         self.listening = address.of(listener)
@@ -64,7 +67,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         from service.loading import create_loading_app
 
         self.metrics = Metrics(self.folder.path)
-        return create_loading_app(self.settings, self.metrics)
+        return create_loading_app(self.settings, self.metrics, self.keys)
 
     def load(self) -> Any:
         """The application that answers."""
@@ -72,7 +75,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         from service.engine.answering import QuestionAnswerer
 
         answerer = QuestionAnswerer.with_settings(self.artifact, self.settings, concurrent=True)
-        return create_app(self.settings, answerer, self.metrics)
+        return create_app(self.settings, answerer, self.metrics, self.keys)
 
     def loaded(self) -> None:
         """Tell the master, where it waits for this worker."""
@@ -107,8 +110,9 @@ def _options(server: Server) -> dict[str, Any]:
         "forwarder_headers": "",
         "logger_class": Log,
         "loglevel": settings.log_level,
-        "accesslog": "-" if settings.access_log else None,
+        "accesslog": "-" if settings.access_log and settings.log_format == "text" else None,
         "access_log_format": ACCESS_FORMAT,
+        "logconfig_dict": logging_config(settings.log_level) if settings.log_format == "json" else {},
         "when_ready": _announce,
         "pre_fork": _number,
         "post_fork": _begin,

@@ -1,33 +1,49 @@
 """Owns what is answered while the model loads: alive, but not ready; knows no model."""
 
+from collections.abc import Callable
+
+import msgspec
 from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import problems, schemas
 from service.errors import NotReady
+from service.guard import Keys, allow_origins
+from service.json_log import request_lines
 from service.metrics import Metrics
 from service.paths import read_paths
 from service.problems import Reply
 from service.protocols import Routes
 from service.protocols.route import Site
 from service.settings import Settings
+from service.tracing import RECORD, Record, keep_records
 
 _ANSWERED = ("live", "figures")
 
 
-def create_loading_app(settings: Settings, metrics: Metrics) -> Flask:
+def create_loading_app(settings: Settings, metrics: Metrics, keys: Keys) -> Flask:
     """The WSGI application of a worker until its model has loaded."""
     app = Flask("service", static_folder=None)
     routes = Routes(Site(settings, dict, metrics.text, _not_ready))
     read_paths(app, settings.root_path)
+    sinks: list[Callable[[Record], None]] = [metrics.http]
+    if settings.log_format == "json":
+        sinks.append(request_lines(settings.served_name))
+    wsgi = allow_origins(app.wsgi_app, settings.cors_origins)
+    app.wsgi_app = keep_records(wsgi, sinks)  # type: ignore[assignment,method-assign] # as Flask documents
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        agent = request.headers.get("User-Agent", "")
-        return _response(routes.failed(problems.reply(error), request.path, agent))
+        reply = problems.reply(error)
+        request.environ[RECORD].code = msgspec.json.decode(reply.body)["error"]["code"]
+        return _response(routes.failed(reply, request.path, request.headers.get("User-Agent", "")))
 
     @app.before_request
     def wait() -> None:
+        if request.url_rule:
+            request.environ[RECORD].route = request.url_rule.rule
+        if request.endpoint == "figures" and not settings.open_metrics:
+            keys.check(request.headers.get("Authorization"))
         if request.endpoint in _ANSWERED:
             return
         if request.method == "POST":

@@ -11,6 +11,7 @@ from gunicorn.arbiter import Arbiter
 
 from service.engine.artifact import load_artifact
 from service.errors import QAError
+from service.guard import read_keys
 
 # Linux: <asm-generic/socket.h>, <linux/prctl.h>.
 _SO_ATTACH_FILTER = 26
@@ -48,21 +49,23 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
         super().stop(graceful)
 
     def reload(self) -> None:
-        """Take the model folder anew: old workers answer until as many new ones have loaded it.
+        """Read the model folder and the API keys again: old workers answer until new ones have loaded.
 
-        A folder that cannot be served is told in the log, and nothing changes.
+        What cannot be used is told in the log, and nothing changes.
         """
-        before = self.app.artifact
+        before = self.app.artifact, self.app.keys
         youngest = self.worker_age
         self.reloading = True
         try:
-            self.app.artifact = load_artifact(before.path)
+            self.app.artifact = load_artifact(before[0].path)
+            self.app.keys = read_keys(self.app.settings.api_keys_file)
             super().reload()
         except QAError as error:
+            self.app.artifact, self.app.keys = before
             self.log.error("Nothing is reloaded: %s", error.message)
         except NotLoaded:
-            self.app.artifact = before
-            self.log.error("Nothing is reloaded: a worker could not load %s (see above)", before.path)
+            self.app.artifact, self.app.keys = before
+            self.log.error("Nothing is reloaded: a worker could not load %s (see above)", before[0].path)
             for pid, worker in list(self.WORKERS.items()):
                 if worker.age > youngest:
                     self.kill_worker(pid, signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service import problems, schemas
@@ -12,6 +12,7 @@ from service.errors import InvalidInput
 from service.metrics import STAGES, Metrics
 from service.problems import Reply
 from service.settings import Settings
+from service.tracing import Work
 
 # Seconds a client is ready to wait; the service then refuses rather than work for nobody.
 DEADLINE_HEADER = "X-Request-Timeout"
@@ -19,10 +20,10 @@ DEADLINE_HEADER = "X-Request-Timeout"
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Per item of a request its answers, best first, or why it has none; and the seconds of each stage."""
+    """Per item of a request its answers, best first, or why it has none; and the work that took, if any."""
 
     entries: list[list[Answer] | InvalidInput]
-    stages: Mapping[str, float]
+    work: Work | None
 
 
 Entries = list[list[Answer] | InvalidInput]
@@ -59,18 +60,20 @@ class Predictor:
         self.metrics.refused()
         return problems.reply(self._turnstile.overloaded())
 
-    def reply(self, read: Callable[[], Asked], timeout: str | None) -> Reply:
+    def reply(self, read: Callable[[], Asked], timeout: str | None) -> tuple[Reply, Work | None]:
         """Answer the request that `read` gives, or say why not, in this project's own form; raises nothing.
 
-        `timeout` is the text of the client's DEADLINE_HEADER.
+        `timeout` is the text of the client's DEADLINE_HEADER. With the reply comes what it took, where it is
+        an answer.
         """
         arrived = time.monotonic()
+        work = None
         try:
-            reply = self._reply(read, timeout, arrived)
+            reply, work = self._reply(read, timeout, arrived)
         except Exception as error:
             reply = problems.reply(error)
         self.metrics.request(reply.status, time.monotonic() - arrived, self._turnstile.requests)
-        return reply
+        return reply, work
 
     def answer(self, asked: schemas.Request, timeout: str | None, arrived: float) -> Answered:
         """Answer the items of a parsed request that came at `arrived`, a time of the monotonic clock.
@@ -84,30 +87,33 @@ class Predictor:
             items = [self._prepare(item, deadline) for item in asked.items]
             prepared = [item for item in items if isinstance(item, Prepared)]
             if not prepared:
-                return Answered([item for item in items if isinstance(item, InvalidInput)], {})
+                return Answered([item for item in items if isinstance(item, InvalidInput)], None)
             tokenized = time.monotonic()
             inferred = self._turnstile.infer(prepared, deadline)
             started = time.monotonic()
             answers = iter(self._decode(prepared, inferred))
             entries = [item if isinstance(item, InvalidInput) else next(answers) for item in items]
         seconds = (tokenized - begun, inferred.waited, inferred.ran, time.monotonic() - started)
-        stages = dict(zip(STAGES, seconds, strict=True))
-        self.metrics.answered(stages, len(prepared), sum(item.token_count for item in prepared))
-        return Answered(entries, stages)
+        tokens = sum(item.token_count for item in prepared)
+        work = Work(begun, dict(zip(STAGES, seconds, strict=True)), len(prepared), tokens)
+        self.metrics.answered(work, inferred.turns)
+        return Answered(entries, work)
 
-    def _reply(self, read: Callable[[], Asked], timeout: str | None, arrived: float) -> Reply:
+    def _reply(
+        self, read: Callable[[], Asked], timeout: str | None, arrived: float
+    ) -> tuple[Reply, Work | None]:
         asked = read()
         request = asked.request
         answered = self.answer(request, timeout, arrived)
         faults = [(i, entry) for i, entry in enumerate(answered.entries) if isinstance(entry, InvalidInput)]
         if len(faults) == len(request.items):  # nothing was answered: the whole request is at fault
             index, fault = faults[0]
-            return problems.reply(fault, index if request.many else None)
-        reply = asked.encode(answered.entries)
-        timing = ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in answered.stages.items())
-        return Reply(
-            reply.status, reply.body, (*reply.headers, ("Server-Timing", timing)), reply.content_type
-        )
+            return problems.reply(fault, index if request.many else None), None
+        reply, work = asked.encode(answered.entries), answered.work
+        stages = work.stages.items() if work else ()
+        timing = ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in stages)
+        headers = (*reply.headers, ("Server-Timing", timing))
+        return Reply(reply.status, reply.body, headers, reply.content_type), work
 
     def _prepare(self, item: schemas.Question | InvalidInput, deadline: float) -> Prepared | InvalidInput:
         """Tokenize one item; a fault stays with the item."""

@@ -15,12 +15,14 @@ from service.errors import (
     Overloaded,
     QAError,
     TooSlow,
+    Unauthorized,
     UnknownModel,
 )
 
 STATUS: dict[type[QAError], int] = {
     schemas.InvalidJson: 400,
     NotHttp: 400,
+    Unauthorized: 401,
     UnknownModel: 404,
     TooSlow: 408,
     InvalidInput: 422,
@@ -78,6 +80,9 @@ def reply(error: Exception, item: int | None = None) -> Reply:
         headers = (("Retry-After", str(max(1, math.ceil(error.retry_after)))),)
     elif isinstance(error, NotReady):
         headers = (("Retry-After", "1"),)
+    elif isinstance(error, Unauthorized):
+        fault = ', error="invalid_token"' if error.presented else ""
+        headers = (("WWW-Authenticate", f'Bearer realm="qa-onnx"{fault}'),)
     return Reply(STATUS.get(type(error), 500), schemas.encode(schemas.problem_body(error, item)), headers)
 
 

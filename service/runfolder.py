@@ -18,7 +18,7 @@ _ADDRESS_FILE = "address.json"
 # Memory that heartbeats and figures need at the least.
 _LEAST_BYTES = 1 << 18
 # What one worker's figures take: prometheus_client's files by kind, and the size of each to begin with.
-_KINDS = ("counter", "gauge_livesum", "histogram")
+_KINDS = ("counter", "gauge_livemax", "gauge_livesum", "histogram")
 _FIGURES_BYTES = 1 << 16
 
 

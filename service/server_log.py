@@ -9,10 +9,12 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from service.problems import places
+from service.tracing import ID_HEADER
 
-# Client address, time, method, path, protocol, status, bytes, milliseconds. Query, referer, user agent and
+# Client address, time, method, path, protocol, status, bytes, milliseconds, id. Query, referer, user agent
+# and
 # user name are the client's own text.
-ACCESS_FORMAT = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(M)s'
+ACCESS_FORMAT = f'%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(M)s %({{{ID_HEADER.lower()}}}o)s'
 # With these the path is the client's own text: nothing is there, or the request could not be read.
 _NOWHERE = {"400", "404", "408", "414", "417", "431", "501"}
 

@@ -23,6 +23,7 @@ _PLATFORM_NAMES = {
     "port": ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "PORT"),
     "vertex_predict_route": ("AIP_PREDICT_ROUTE",),
     "vertex_health_route": ("AIP_HEALTH_ROUTE",),
+    "otlp_endpoint": ("OTEL_EXPORTER_OTLP_ENDPOINT",),
 }
 # Kubernetes tells every pod of each Service in variables that begin with its name, Docker of each link; those
 # of a Service "qa" or "qa-model" look like settings.
@@ -32,6 +33,8 @@ _OF_A_SERVICE = re.compile(
     re.ASCII,
 )
 _URL = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.ASCII)
+# What browsers send as Origin: a scheme and a host, perhaps a port, no path.
+_ORIGIN = re.compile(r"\s*(\*|null|[a-z][a-z0-9+.-]*://[^\s/,?#@]+)\s*")
 
 
 def _setting(default: Any, text: str, *, least: float | None = None) -> Any:
@@ -66,6 +69,12 @@ class Settings:
     model_name: str = _setting("", "name in /v2/models/NAME; empty takes the model folder's")
     vertex_predict_route: str = _setting("", "path of Vertex AI's predictions; empty for none")
     vertex_health_route: str = _setting("", "path of Vertex AI's health checks; empty for none")
+    api_keys_file: str = _setting("", "file of the API keys, one a line; empty asks for none")
+    open_metrics: bool = _setting(False, "answer /metrics without an API key")
+    cors_origins: str = _setting("", "origins whose pages may ask, with commas between them; * for all")
+    gzip_min_bytes: int = _setting(1024, "smallest body that is gzipped for who accepts it", least=1)
+    otlp_endpoint: str = _setting("", "base URL that takes traces as OTLP over HTTP; empty for none")
+    log_format: str = _setting("text", "text, or json with a line for each request")
     log_level: str = _setting("info", "debug, info, warning or error")
     access_log: bool = _setting(False, "log one line per request (never its texts)")
 
@@ -99,6 +108,11 @@ class Settings:
         }
         return cls(**converted)
 
+    @property
+    def served_name(self) -> str:
+        """The name under which the model is known to clients, figures and logs."""
+        return self.model_name or self.model.resolve().name
+
     def __post_init__(self) -> None:
         for setting in fields(self):
             least, value = setting.metadata["least"], getattr(self, setting.name)
@@ -115,6 +129,12 @@ class Settings:
             raise _bad("host", self.host, "an address, a host name or unix:PATH")
         if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+/?", self.root_path, re.ASCII):
             raise _bad("root_path", self.root_path, "a path like /qa")
+        if self.cors_origins and not all(map(_ORIGIN.fullmatch, self.cors_origins.split(","))):
+            raise _bad("cors_origins", self.cors_origins, "origins like https://example.org, or *")
+        if not re.fullmatch(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", self.otlp_endpoint):
+            raise _bad("otlp_endpoint", self.otlp_endpoint, "a URL like http://localhost:4318")
+        if self.log_format not in ("text", "json"):
+            raise _bad("log_format", self.log_format, "text or json")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise _bad("log_level", self.log_level, "debug, info, warning or error")
 

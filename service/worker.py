@@ -11,6 +11,7 @@ from http import HTTPStatus
 from selectors import EVENT_READ
 from typing import Any, Self
 
+import msgspec
 from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors
 from gunicorn.util import close_graceful
@@ -18,6 +19,7 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from service import problems
 from service.errors import NotHttp, QAError, TooSlow
+from service.tracing import ID_HEADER, request_id
 
 # Seconds without progress after which a client that sends or takes its message in parts is cut off.
 _STALL_SECONDS = 10
@@ -149,10 +151,13 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type informa
         else:
             reply = problems.unexpected(exc)
         self.app.metrics.unread(reply.status)
-        self.log.info("Refused what is no request (status %d)", reply.status)
+        self.app.metrics.refusal(msgspec.json.decode(reply.body)["error"]["code"])
+        identity = request_id(None)
+        self.log.info("Refused what is no request (status %d, id %s)", reply.status, identity)
         head = [
             f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}",
             "Connection: close",
+            f"{ID_HEADER}: {identity}",
             "Content-Type: application/json",
             f"Content-Length: {len(reply.body)}",
         ]

@@ -92,11 +92,15 @@ def _routes(site: Site) -> tuple[Question | Fact, ...]:
     return (
         Question("/predict", read, asking),
         Question("/", read, asking),
-        Fact("/health/live", lambda _: _json({"status": "live"}), status),
-        Fact("/health/ready", ready, readiness, may_fail=(503,)),
+        Fact("/health/live", lambda _: _json({"status": "live"}), status, open=True),
+        Fact("/health/ready", ready, readiness, may_fail=(503,), open=True),
         Fact("/info", lambda call: _json(call.site.info()), about),
-        Fact("/metrics", lambda call: Reply(200, call.site.metrics(), (), CONTENT_TYPE_LATEST), figures),
+        Fact("/metrics", _figures, figures, open=site.settings.open_metrics),
     )
+
+
+def _figures(call: Call) -> Reply:
+    return Reply(200, call.site.metrics(), (), CONTENT_TYPE_LATEST)
 
 
 def ready(call: Call) -> Reply:

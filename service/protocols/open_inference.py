@@ -116,13 +116,13 @@ def _routes(site: Site) -> tuple[Question | Fact, ...]:
     model_ready = Documentation("Whether the model is ready", Ready)
     routes: list[Question | Fact] = [
         Fact("/v2", _server, server),
-        Fact("/v2/health/live", lambda _: _reply(Live(True)), live),
-        Fact("/v2/health/ready", _ready, ready, may_fail=(503,)),
+        Fact("/v2/health/live", lambda _: _reply(Live(True)), live, open=True),
+        Fact("/v2/health/ready", _ready, ready, may_fail=(503,), open=True),
     ]
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [
             Fact(path, _model, model, may_fail=(404,)),
-            Fact(f"{path}/ready", _ready, model_ready, may_fail=(404, 503)),
+            Fact(f"{path}/ready", _ready, model_ready, may_fail=(404, 503), open=True),
             Question(f"{path}/infer", _read, asking, media=()),
         ]
     return tuple(routes)

@@ -24,7 +24,7 @@ class Site:
     @property
     def model_name(self) -> str:
         """The name under which protocols that name models know this one."""
-        return self.settings.model_name or self.settings.model.resolve().name
+        return self.settings.served_name
 
     @property
     def path_values(self) -> Mapping[str, str]:
@@ -78,6 +78,7 @@ class Fact:
     tell: Callable[[Call], Reply]
     documentation: Documentation
     may_fail: tuple[int, ...] = ()  # statuses
+    open: bool = False  # to everybody, where API keys guard the rest
 
 
 @dataclass(frozen=True, slots=True)

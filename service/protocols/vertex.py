@@ -62,7 +62,7 @@ def _routes(site: Site) -> tuple[Question | Fact, ...]:
         routes.append(Question(path, _read, asking))
     if path := site.settings.vertex_health_route:
         health = Documentation("Readiness, where Vertex AI asks", native.Status)
-        routes.append(Fact(path, native.ready, health, may_fail=(503,)))
+        routes.append(Fact(path, native.ready, health, may_fail=(503,), open=True))
     return tuple(routes)
 
 

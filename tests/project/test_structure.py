@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module may import from its own row's modules to the left, and from any row above.
 LAYERS = [
     ["service", "service.errors"],
-    ["service.settings"],
+    ["service.settings", "service.tracing", "service.process_memory"],
     ["service.address", "service.runfolder"],
     ["service.engine"],
     ["service.engine.boundaries", "service.engine.cpu", "service.engine.memory"],
@@ -26,6 +26,7 @@ LAYERS = [
     ["service.pipeline"],
     ["service.public.qa_onnx"],
     ["service.batching"],
+    ["service.guard", "service.json_log", "service.telemetry", "service.compression"],
     ["service.schemas", "service.metrics", "service.problems"],
     ["service.bodies", "service.paths", "service.predict", "service.page"],
     ["service.protocols.route"],

@@ -133,7 +133,9 @@ class Wire:
 
 def environment(**settings: str) -> dict[str, str]:
     """The environment without any setting but these."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("QA_")} | settings
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("QA_", "OTEL_"))
+    } | settings
 
 
 Start = Callable[..., Service]
@@ -145,11 +147,17 @@ def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Start services on free ports; all are stopped at the end of the session."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(*flags: str, host: str = "127.0.0.1", ready: bool = True, **settings: str) -> Service:
+    def begin(
+        *flags: str,
+        host: str = "127.0.0.1",
+        ready: bool = True,
+        python: str | Path = runtime_python,
+        **settings: str,
+    ) -> Service:
         log = tmp_path_factory.mktemp("service") / "log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [runtime_python, "-m", "service", "serve", "--port", "0", "--host", host, *flags],
+                [python, "-m", "service", "serve", "--port", "0", "--host", host, *flags],
                 stdout=file,
                 stderr=file,
                 cwd=ROOT,
@@ -162,7 +170,7 @@ def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             assert time.monotonic() < deadline, text
             time.sleep(0.02)
         line = next(line for line in text.splitlines() if "Serving " in line)
-        port = line.rpartition(":")[2]  # a socket in a file has none
+        port = line.rstrip('}"').rpartition(":")[2]  # a socket in a file has none
         service = Service(process, log, host, int(port) if port.isdigit() else 0)
         if ready:
             while service.get("/health/ready").status != 200:  # another second where the machine is busy
