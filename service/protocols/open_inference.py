@@ -20,8 +20,18 @@ from service.errors import InvalidInput, UnknownModel
 from service.predict import Asked, Entries
 from service.problems import Reply
 from service.protocols import native, tensors
+from service.protocols.open_inference_messages import (
+    InferenceRequest,
+    InferenceResponse,
+    Live,
+    ModelMetadata,
+    OpenInferenceFailure,
+    Ready,
+    ServerMetadata,
+    TensorMetadata,
+)
 from service.protocols.route import JSON, MODEL_VERSION, Call, Documentation, Fact, Protocol, Question, Site
-from service.protocols.tensors import InputTensor, OutputTensor, OutputWish, Scalar
+from service.protocols.tensors import OutputTensor, Scalar
 
 BINARY = "application/octet-stream"
 EXTENSIONS = ["binary_tensor_data", "parameters"]
@@ -34,69 +44,6 @@ _IGNORED = {
     *("binary_data_output", "content_type", "headers", "priority", "timeout"),
     *("sequence_id", "sequence_start", "sequence_end"),
 }
-
-
-class InferenceRequest(msgspec.Struct, frozen=True):
-    """An inference request of the Open Inference Protocol; the parameters may hold those of questions."""
-
-    inputs: list[InputTensor]
-    id: str | None = None
-    parameters: dict[str, Any] | None = None
-    outputs: list[OutputWish] | None = None
-
-
-class InferenceResponse(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An inference response of the Open Inference Protocol."""
-
-    model_name: str
-    model_version: str
-    outputs: list[OutputTensor]
-    id: str | None = None
-
-
-class OpenInferenceFailure(msgspec.Struct):
-    """A failure, as the Open Inference Protocol tells it."""
-
-    error: str
-
-
-class ServerMetadata(msgspec.Struct):
-    """The server and the extensions of the protocol it has."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class TensorMetadata(msgspec.Struct):
-    """One input or output; -1 in a shape stands for any number."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(msgspec.Struct):
-    """The model, its inputs and its outputs."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-
-
-class Live(msgspec.Struct):
-    """Whether the server lives."""
-
-    live: bool
-
-
-class Ready(msgspec.Struct, omit_defaults=True):
-    """Whether the server, or the model named, is ready."""
-
-    ready: bool
-    name: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def _routes(site: Site) -> tuple[Question | Fact, ...]:
