@@ -1,5 +1,6 @@
 """The custom operator against the same encoder in NumPy's float64, at many lengths and numbers of threads."""
 
+import ctypes
 import math
 import threading
 from dataclasses import replace
@@ -241,31 +242,28 @@ def test_any_thread_may_call_at_any_time(tmp_path: Path) -> None:
 
 def test_equal_weights_are_packed_once_a_process(tmp_path: Path) -> None:
     """Two shapes of a session, and a session that replaces another, share them; other weights are apart."""
+    packed = ctypes.CDLL(str(LIBRARY)).qa_packed_models
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    shape = (512, 2048, 8, 3, "gelu")  # 9.4 MB packed
-    one, other = Made(tmp_path / "a", *shape), Made(tmp_path / "b", *shape)
+    one, other = Made(tmp_path / "a", *SHAPES[3]), Made(tmp_path / "b", *SHAPES[3])
     last = list(other.inputs)[-1]
     other.inputs[last] = other.inputs[last] + 1
     other.save()
-    first = one.session(threads=1)
-    before = _heap()
+    before = packed()
+    first = one.session(threads=2)
+    assert packed() == before + 1
     again = one.session(threads=1)
-    shared = _heap() - before
+    assert packed() == before + 1
     different = other.session(threads=1)
-    apart = _heap() - before - shared
-    assert apart - shared > 7e6, (shared, apart)  # one copy of the weights, less what the heap had free
+    assert packed() == before + 2
     window = one.window(30)
-    assert same(*(made.run([window])[0] for made in (first, again)))
-    assert not same(*(made.run([window])[0] for made in (first, different)))
-
-
-def _heap() -> int:
-    """Bytes of anonymous memory of this process."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError
+    expected = first.run([window])[0]
+    assert not same(different.run([window])[0], expected)
+    del first, different
+    assert packed() == before + 1
+    assert same(again.run([window])[0], expected)
+    del again
+    assert packed() == before
 
 
 def test_ids_beyond_the_tables_are_refused(tmp_path: Path) -> None:

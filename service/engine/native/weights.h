@@ -153,6 +153,15 @@ static Weights *acquire_weights(const Model *sizes, const Source *source) {
     return found;
 }
 
+/* How many models are packed in this process; for tests. */
+int qa_packed_models(void) {
+    int count = 0;
+    pthread_mutex_lock(&weights_lock);
+    for (Weights *w = weights_list; w; w = w->next) count++;
+    pthread_mutex_unlock(&weights_lock);
+    return count;
+}
+
 static void release_weights(Weights *weights) {
     pthread_mutex_lock(&weights_lock);
     if (--weights->users == 0) {
