@@ -19,7 +19,7 @@ from tests.export.families import FAMILIES, build
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 _LIMIT = 100_000  # bytes; the tiny model has 180,000 of weights
-_NEEDED = 13  # GB of memory for a graph of 2.2 GB
+_NEEDED = 15  # GB of memory for a graph of 2.2 GB
 
 
 def lower_the_limit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -80,8 +80,8 @@ def _available() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1e6
 
 
-@pytest.mark.timeout(1500)
-@pytest.mark.skipif("QA_TEST_LARGE" not in os.environ, reason="takes minutes: set QA_TEST_LARGE=1")
+@pytest.mark.timeout(3000)
+@pytest.mark.skipif("TEST_LARGE" not in os.environ, reason="takes minutes: set TEST_LARGE=1")
 def test_a_graph_over_two_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if _available() < _NEEDED:
         pytest.skip(f"needs {_NEEDED} GB of memory")
