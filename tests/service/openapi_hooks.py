@@ -28,4 +28,4 @@ def contradictory(body: dict[str, Any]) -> bool:
     question = math.inf if question is None else question
     if not all(isinstance(number, int | float) for number in (window, overlap, question)):
         return False
-    return window >= 1 and (overlap >= window or window <= min(question, len(str(body))) + SPECIALS)
+    return bool(window >= 1 and (overlap >= window or window <= min(question, len(str(body))) + SPECIALS))
