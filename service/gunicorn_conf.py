@@ -10,6 +10,7 @@ from prometheus_client import multiprocess, values
 
 from service import address
 from service.engine.artifact import Artifact
+from service.engine.memory import keep_memory
 from service.guard import read_keys
 from service.json_log import logging_config
 from service.master import Master, end_with_master
@@ -66,6 +67,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         """The application of a worker until it has loaded; called first, after the fork."""
         from service.loading import create_loading_app
 
+        keep_memory()  # before the thread that loads, which would get a heap of its own
         self.metrics = Metrics(self.folder.path)
         return create_loading_app(self.settings, self.metrics, self.keys)
 

@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ QUESTION = {
     "question": "Who wrote the letter?",
     "context": "The letter was written by Amelia Hart in the spring of 1902.",
 }
+# Some 12,000 tokens.
+LONG = {"question": QUESTION["question"], "context": "Nobody knows who wrote the other letters. " * 1_500}
 
 
 @dataclass(frozen=True)
@@ -184,3 +188,86 @@ def test_refuses_an_altered_model(docker: Docker, image: str, tmp_path: Path) ->
     assert done.returncode == 2
     assert "/model/model.onnx.data" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def fetch(port: int, path: str, body: object = None, timeout: float = 60) -> dict[str, object]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        found: dict[str, object] = json.load(response)
+    return found
+
+
+@contextmanager
+def running(docker: Docker, image: str, port: int, *limits: str) -> Iterator[str]:
+    """A container whose port is said by a flag, once it is ready."""
+    name = docker(
+        *("run", "-d", "--network", "host", "--read-only", "--user", "12345", *limits, image),
+        *("serve", "--host", "127.0.0.1", "--port", str(port)),
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                fetch(port, "/health/ready", timeout=5)
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                assert time.monotonic() < deadline, docker("logs", name)
+                time.sleep(0.1)
+        yield name
+    finally:
+        docker("rm", "-f", name, check=False)
+
+
+def test_a_port_said_by_a_flag_becomes_healthy(docker: Docker, image: str, free_port: int) -> None:
+    with running(docker, image, free_port) as name:
+        deadline = time.monotonic() + 60
+        while docker("inspect", "-f", "{{.State.Health.Status}}", name) != "healthy":
+            assert time.monotonic() < deadline, docker("inspect", name)
+            time.sleep(0.5)
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [("0.5", 1), ("1.5", 2)])
+def test_a_quota_of_cpus_is_kept_to(
+    docker: Docker,
+    image: str,
+    free_port: int,
+    cpus: str,
+    threads: int,
+) -> None:
+    with running(docker, image, free_port, "--cpus", cpus):
+        info = fetch(free_port, "/info")
+        assert isinstance(info["cpu"], dict)
+        assert info["cpu"]["threads"] <= threads  # fewer where the machine has fewer
+        assert fetch(free_port, "/predict", QUESTION)["answer"] == "Amelia Hart"
+
+
+def test_256_megabytes_suffice(docker: Docker, image: str, free_port: int) -> None:
+    """16 clients, among them some that send long documents and lists."""
+    with running(docker, image, free_port, "--memory", "256m", "--memory-swap", "256m") as name:
+        failures: list[str] = []
+
+        def ask(number: int) -> None:
+            bodies = [QUESTION, [QUESTION] * 100, LONG]
+            for turn in range(6):
+                try:
+                    fetch(
+                        free_port, "/predict", bodies[(number + turn) % (3 if number < 3 else 2)], timeout=120
+                    )
+                except urllib.error.HTTPError as error:
+                    if error.code not in (429, 504):  # too much at once is no failure of memory
+                        failures.append(str(error))
+                except OSError as error:
+                    failures.append(repr(error))
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(240)
+        assert failures == []
+        assert docker("inspect", "-f", "{{.State.OOMKilled}} {{.RestartCount}}", name) == "false 0"
+        assert "out of memory" not in docker("logs", name)
+        assert fetch(free_port, "/predict", QUESTION)["answer"] == "Amelia Hart"

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from contextlib import closing, suppress
 
@@ -141,3 +142,53 @@ def test_who_does_not_close_holds_nobody_up(start: Start, connect: Connect) -> N
         assert service.ask(None, method="GET", path="/health/live", connection=patient).status == 200
     assert {wire.receive().status for wire in slow[5:]} == {200}
     assert all(wire.ended() for wire in slow)
+
+
+def usual(service: Service, count: int) -> float:
+    """The longest that one of so many questions, each on a connection of its own, took; in seconds."""
+    took = []
+    for _ in range(count):
+        began = time.monotonic()
+        assert service.ask(ITEM).status == 200
+        took.append(time.monotonic() - began)
+    return max(took)
+
+
+def test_idle_and_slow_clients_cost_the_others_nothing(start: Start, connect: Connect) -> None:
+    """200 connections without a word, 50 that send a byte per second, in head and body."""
+    service = start()
+    before = usual(service, 20)
+    for _ in range(200):
+        connect(service)
+    slow = [connect(service) for _ in range(50)]
+    head = QUESTION.removesuffix(BODY)
+    for number, wire in enumerate(slow):
+        wire.send(head[:-4] if number % 2 else head)
+    meanwhile = []
+    for position in range(3):
+        for wire in slow:
+            wire.send(b" " if wire is slow[0] else head[-4:][position : position + 1] or b" ")
+        meanwhile.append(usual(service, 20))
+        time.sleep(1)
+    print(f"\nslowest of 20 questions: {before:.3f} s before, {max(meanwhile):.3f} s meanwhile")
+    assert max(meanwhile) < before + 2  # without threads to spare it is the time until the slow are cut off
+    assert service.get("/health/ready").status == 200
+
+
+@pytest.mark.parametrize(
+    "text", ["\u3042\u4e9c" * 60_000, "\U0001f468\u200d\U0001f469 " * 40_000, "x" * 1_000_000]
+)
+def test_a_huge_or_foreign_text_does_not_stall_the_rest(start: Start, text: str) -> None:
+    service = start(QA_THREADS="2")
+    before = usual(service, 20)
+    replies: list[int] = []
+    body = json.dumps({"question": "Where?", "context": text}, ensure_ascii=False).encode()
+    asking = threading.Thread(target=lambda: replies.append(service.ask(body).status))
+    asking.start()
+    meanwhile = []
+    while asking.is_alive() and len(meanwhile) < 20:
+        meanwhile.append(usual(service, 5))
+    asking.join(120)
+    print(f"\nslowest: {before:.3f} s before, {max(meanwhile):.3f} s meanwhile")
+    assert replies[0] in (200, 422, 504)
+    assert max(meanwhile) < before + 5  # it takes longer to answer the huge one
