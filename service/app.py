@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from flask import Flask, Response, request
 
-from service import __version__, compression, docs, page, problems
+from service import __version__, compression, docs, page, problems, tracing
 from service.bodies import read_body
 from service.engine.answering import QuestionAnswerer
 from service.engine.cpu import cpu_model
@@ -27,7 +27,7 @@ from service.protocols import Routes
 from service.protocols.route import JSON, Call, Fact, Question, Site
 from service.settings import Settings
 from service.telemetry import open_spans
-from service.tracing import RECORD, Record, keep_records
+from service.tracing import Record, keep_records
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -67,7 +67,7 @@ def create_app(
     @app.before_request
     def admit() -> None:
         if request.url_rule:
-            _record().route = request.url_rule.rule
+            tracing.current.get().route = request.url_rule.rule
         if request.endpoint not in open_to_all:
             keys.check(request.headers.get("Authorization"))
 
@@ -78,7 +78,7 @@ def create_app(
     def told(reply: Reply) -> Response:
         """A response, a failure in the form of the protocol that was spoken."""
         if reply.status >= HTTPStatus.BAD_REQUEST:
-            _record().code = msgspec.json.decode(reply.body)["error"]["code"]
+            tracing.current.get().code = msgspec.json.decode(reply.body)["error"]["code"]
             reply = routes.failed(reply, request.path, request.headers.get("User-Agent", ""))
         return Response(reply.body, reply.status, reply.headers, content_type=reply.content_type)
 
@@ -87,7 +87,7 @@ def create_app(
             body = read_body(request, settings.max_body_bytes, route.media)
             return route.read(Call(site, request.headers.get, path, body))
 
-        reply, _record().work = predictor.reply(read, request.headers.get(DEADLINE_HEADER))
+        reply, tracing.current.get().work = predictor.reply(read, request.headers.get(DEADLINE_HEADER))
         return told(reply)
 
     def tell(route: Fact, **path: str) -> Response:
@@ -104,11 +104,6 @@ def create_app(
         if isinstance(route, Fact) and route.open:
             open_to_all.add(endpoint)
     return app
-
-
-def _record() -> Record:
-    record: Record = request.environ[RECORD]
-    return record
 
 
 def _sinks(settings: Settings, site: Site, predictor: Predictor) -> list[Callable[[Record], None]]:
@@ -170,7 +165,7 @@ def _refuse_when_full(
             return application(environment, start_response)
         agent, path = environment.get("HTTP_USER_AGENT", ""), environment["PATH_INFO"]
         reply = routes.failed(predictor.refuse(), path, agent)
-        record: Record = environment[RECORD]
+        record = tracing.current.get()
         record.code = Overloaded.code
         if ("POST", path) in routes.all:
             record.route = path

@@ -6,7 +6,7 @@ import msgspec
 from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service import problems, schemas
+from service import problems, schemas, tracing
 from service.errors import NotReady
 from service.guard import Keys, allow_origins
 from service.json_log import request_lines
@@ -16,7 +16,7 @@ from service.problems import Reply
 from service.protocols import Routes
 from service.protocols.route import Site
 from service.settings import Settings
-from service.tracing import RECORD, Record, keep_records
+from service.tracing import Record, keep_records
 
 _ANSWERED = ("live", "figures")
 
@@ -35,13 +35,13 @@ def create_loading_app(settings: Settings, metrics: Metrics, keys: Keys) -> Flas
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
         reply = problems.reply(error)
-        request.environ[RECORD].code = msgspec.json.decode(reply.body)["error"]["code"]
+        tracing.current.get().code = msgspec.json.decode(reply.body)["error"]["code"]
         return _response(routes.failed(reply, request.path, request.headers.get("User-Agent", "")))
 
     @app.before_request
     def wait() -> None:
         if request.url_rule:
-            request.environ[RECORD].route = request.url_rule.rule
+            tracing.current.get().route = request.url_rule.rule
         if request.endpoint == "figures" and not settings.open_metrics:
             keys.check(request.headers.get("Authorization"))
         if request.endpoint in _ANSWERED:

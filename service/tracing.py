@@ -6,6 +6,7 @@ Source: W3C Trace Context (https://www.w3.org/TR/trace-context/), version 00 and
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 ID_HEADER = "X-Request-ID"
-RECORD = "qa.record"  # key of the record in the WSGI environment
 _ID = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")  # printable ASCII, at most 128
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
@@ -55,6 +55,10 @@ class Record:
     work: Work | None = None
 
 
+# Of the request that this thread answers.
+current: ContextVar[Record] = ContextVar("current")
+
+
 def request_id(sent: str | None) -> str:
     """The client's id where it is printable ASCII of at most 128 characters, else a new one."""
     return sent if sent is not None and _ID.fullmatch(sent) else uuid4().hex
@@ -87,7 +91,7 @@ def keep_records(
             time.time_ns(),
             time.monotonic(),
         )
-        environment[RECORD] = record
+        current.set(record)
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
             record.status = int(status[:3])
