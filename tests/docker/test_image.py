@@ -1,6 +1,7 @@
 """Builds the image and runs it as an operator would; prints the figures, and skips without Docker."""
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from service import __version__
 from tests.docker.conftest import ROOT, Docker
 
 BASE = "python:3.11-slim-bookworm"
@@ -137,3 +139,22 @@ def test_refuses_an_altered_model(docker: Docker, image: str, tmp_path: Path) ->
     assert done.returncode == 2
     assert "/model/model.onnx.data" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_exported_folder_becomes_an_image_without_torch(docker: Docker, image: str) -> None:
+    """Wherever it lies; its layers but the model's are those of `image`."""
+    name = "qa-test-exported"
+    built = subprocess.run(
+        ["make", "image", "MODEL=tests/models/tiny-int8", f"IMAGE={name}", "FLAGS=--network host"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{Path(docker.program).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr[-4000:]
+    try:
+        assert "int8 for" in docker("run", "--rm", f"{name}:{__version__}", "check")
+    finally:
+        docker("rmi", "-f", name, f"{name}:{__version__}")
+    assert not (ROOT / "models/exported").exists()
