@@ -26,12 +26,13 @@ export: ## Export a model: make export MODEL=hub-id-or-folder OUTPUT=folder [FLA
 	@deploy/install.sh dev $(DEV)
 	$(DEV)/bin/python -m export --model "$(MODEL)" --output "$(OUTPUT)" $(FLAGS)
 
-lint: ## Check style, types and pinned requirements
+lint: ## Check style, types, pinned requirements and the table of settings
 	@deploy/install.sh dev $(DEV)
 	$(DEV)/bin/ruff check
 	$(DEV)/bin/ruff format --check
 	$(DEV)/bin/mypy
 	$(DEV)/bin/python deploy/requirements.py --check
+	$(DEV)/bin/python deploy/settings_table.py --check
 
 fuzz: ## Search for inputs that crash, for SECONDS (default 60): make fuzz TARGET=manifest
 	@deploy/install.sh dev $(DEV)
