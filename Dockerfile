@@ -1,8 +1,8 @@
 # The service as an image:  docker build -t qa .
 #
-# MODEL is `default` (the model that comes with the project; torch is not installed for it), a
-# folder of the build context (a Hugging Face folder is exported, an exported one is taken as it
-# is), or a hub id. A private hub model needs --secret id=hf_token,src=FILE.
+# MODEL is `default` (the model that comes with the project), `exported` (what `make image` puts into
+# models/exported; for neither torch is installed), a folder of the build context (a Hugging Face folder is
+# exported, an exported one is taken as it is), or a hub id. A private hub model needs --secret id=hf_token,src=FILE.
 # Wheels put into wheels/ are preferred to the index: builds without a network put all of them there
 # (and ziglang, the compiler that deploy/native.sh names).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -16,11 +16,11 @@ COPY deploy/install.sh deploy/install_packages.py deploy/
 COPY requirements*.txt ./
 COPY requirements.txt wheel[s]/ wheels/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    [ "$MODEL" = default ] || WHEELS=wheels deploy/install.sh export /opt/export
+    case $MODEL in default | exported) ;; *) WHEELS=wheels deploy/install.sh export /opt/export ;; esac
 COPY deploy/bake.sh deploy/native.sh deploy/
 COPY service/ service/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    [ "$MODEL" = default ] || WHEELS=wheels deploy/native.sh
+    case $MODEL in default | exported) ;; *) WHEELS=wheels deploy/native.sh ;; esac
 COPY export/ export/
 ARG REVISION
 ARG EXPORT_FLAGS

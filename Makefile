@@ -1,9 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help serve test export lint fuzz audit sbom image clean
+.PHONY: help serve test export lint fuzz audit sbom image bundle clean
 
 # The environment of the service, and that of everything else (export, tests, checks).
 RUNTIME := .venv
 DEV := .venv-dev
+IMAGE ?= qa
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)
 # Those environments are whole: a caller's Python must not mix its own modules in, or hide this folder's.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH
 
@@ -24,12 +26,13 @@ export: ## Export a model: make export MODEL=hub-id-or-folder OUTPUT=folder [FLA
 	@deploy/install.sh dev $(DEV)
 	$(DEV)/bin/python -m export --model "$(MODEL)" --output "$(OUTPUT)" $(FLAGS)
 
-lint: ## Check style, types and pinned requirements
+lint: ## Check style, types, pinned requirements and the table of settings
 	@deploy/install.sh dev $(DEV)
 	$(DEV)/bin/ruff check
 	$(DEV)/bin/ruff format --check
 	$(DEV)/bin/mypy
 	$(DEV)/bin/python deploy/requirements.py --check
+	$(DEV)/bin/python deploy/settings_table.py --check
 
 fuzz: ## Search for inputs that crash, for SECONDS (default 60): make fuzz TARGET=manifest
 	@deploy/install.sh dev $(DEV)
@@ -45,8 +48,16 @@ sbom: ## Write the bill of materials of the service and its default model (Cyclo
 	@deploy/install.sh dev $(DEV)
 	$(DEV)/bin/python deploy/sbom.py $(RUNTIME) models/default > sbom.json
 
-image: ## Build the Docker image qa with the model that comes along (MODEL=... for another)
-	DOCKER_BUILDKIT=1 docker build --build-arg MODEL="$(or $(MODEL),default)" -t qa .
+image: ## Build the Docker image qa with the model that comes along (MODEL=exported folder, Hugging Face folder or hub id)
+	@rm -rf models/exported
+	@[ ! -f "$(MODEL)/manifest.json" ] || cp -rL "$(MODEL)" models/exported
+	DOCKER_BUILDKIT=1 docker build $(FLAGS) -t $(IMAGE) -t $(IMAGE):$(VERSION) \
+	    --build-arg MODEL="$(if $(wildcard $(MODEL)/manifest.json),exported,$(or $(MODEL),default))" .
+	@rm -rf models/exported
+
+bundle: ## Pack what a machine without a network needs to install the service into qa-onnx.tar (FLAGS="--image qa")
+	@deploy/install.sh runtime $(RUNTIME)
+	PYTHON=$(RUNTIME)/bin/python deploy/bundle.sh $(FLAGS) qa-onnx.tar
 
 clean: ## Remove the environments and caches
 	rm -rf $(RUNTIME) $(DEV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info

@@ -4,7 +4,7 @@
 set -eu
 context=$1 model=$2 output=$3
 
-[ "$model" = default ] && model=models/default
+case $model in default | exported) model=models/$model ;; esac
 if [ -f "$context/$model/manifest.json" ]; then
     cp -r "$context/$model" "$output"
     exit 0

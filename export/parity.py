@@ -2,7 +2,7 @@
 
 `python -m export.parity --model HF_FOLDER --artifact FP32_ARTIFACT --squad FILE` asks both the
 same questions and lists every difference in answer, place or score. For that the engine places
-answers by upstream's rules; where its own rules (README, "Differences from the pipeline") give
+answers by upstream's rules; where its own rules (docs/differences.md) give
 another answer, that is listed, too, and is no difference.
 """
 

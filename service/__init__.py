@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # ONNX Runtime 1.29 and later reports its use to Microsoft from Linux too, from the moment it is
 # imported, with a device id on disk. Questions and contexts are not part of that, but a service

@@ -8,7 +8,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from service import __version__
+from tests.docker.conftest import ROOT, Docker
+
 BASE = "python:3.11-slim-bookworm"
 MEGABYTE = 1_000_000
 QUESTION = {
@@ -25,52 +26,6 @@ QUESTION = {
 }
 # Some 12,000 tokens.
 LONG = {"question": QUESTION["question"], "context": "Nobody knows who wrote the other letters. " * 1_500}
-
-
-@dataclass(frozen=True)
-class Docker:
-    """A client that can build with BuildKit, and an engine behind it."""
-
-    program: str
-
-    def __call__(self, *arguments: str, check: bool = True) -> str:
-        done = subprocess.run(
-            [self.program, *arguments],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"DOCKER_BUILDKIT": "1"},
-            cwd=ROOT,
-        )
-        assert not check or done.returncode == 0, done.stderr[-4000:]
-        return done.stdout.strip()
-
-
-@pytest.fixture(scope="session")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Docker:
-    # Of several clients on PATH only some may have BuildKit: build nothing with each.
-    probe = tmp_path_factory.mktemp("probe")
-    (probe / "Dockerfile").write_text("FROM scratch\nLABEL probe=1\n")
-    for folder in os.get_exec_path():
-        program = shutil.which("docker", path=folder)
-        if program:
-            built = subprocess.run(
-                [program, "build", "-q", str(probe)],
-                capture_output=True,
-                env=os.environ | {"DOCKER_BUILDKIT": "1"},
-            )
-            if built.returncode == 0:
-                return Docker(program)
-    pytest.skip("no Docker engine with BuildKit is running")
-
-
-@pytest.fixture(scope="session")
-def image(docker: Docker) -> Iterator[str]:
-    if not (ROOT / "models/default/manifest.json").is_file():
-        pytest.skip("there is no default model to put into the image")
-    name = f"qa-test:{uuid.uuid4().hex[:8]}"
-    docker("build", "--network", "host", "--build-arg", "MODEL=default", "-t", name, ".")
-    yield name
-    docker("rmi", "-f", name)
 
 
 @dataclass(frozen=True)
@@ -271,3 +226,22 @@ def test_256_megabytes_suffice(docker: Docker, image: str, free_port: int) -> No
         assert docker("inspect", "-f", "{{.State.OOMKilled}} {{.RestartCount}}", name) == "false 0"
         assert "out of memory" not in docker("logs", name)
         assert fetch(free_port, "/predict", QUESTION)["answer"] == "Amelia Hart"
+
+
+def test_an_exported_folder_becomes_an_image_without_torch(docker: Docker, image: str) -> None:
+    """Wherever it lies; its layers but the model's are those of `image`."""
+    name = "qa-test-exported"
+    built = subprocess.run(
+        ["make", "image", "MODEL=tests/models/tiny-int8", f"IMAGE={name}", "FLAGS=--network host"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{Path(docker.program).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr[-4000:]
+    try:
+        assert "int8 for" in docker("run", "--rm", f"{name}:{__version__}", "check")
+    finally:
+        docker("rmi", "-f", name, f"{name}:{__version__}")
+    assert not (ROOT / "models/exported").exists()

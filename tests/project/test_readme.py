@@ -1,6 +1,8 @@
-"""Holds the README to the code: settings, parameters, commands and files that it names."""
+"""Holds README and docs/ to the code: settings, parameters, links and files that they name."""
 
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,29 +15,43 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
-def test_every_setting_is_told_with_its_default(setting) -> None:  # type: ignore[no-untyped-def] # a Field
-    default = "models/default" if setting.name == "model" else setting.default
-    flag = "--" + setting.name.replace("_", "-")
-    row = f"| `QA_{setting.name.upper()}` | `{flag}` | `{default}` | {setting.metadata['help']} |"
-    assert row in README
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
 
 
-def test_no_setting_is_told_that_does_not_exist() -> None:
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    assert len(README.splitlines()) <= 120
+    for page in PAGES:
+        assert page == "README.md" or f"]({page})" in README, page
+
+
+def test_the_table_of_settings_is_as_generated() -> None:
+    done = subprocess.run(
+        [sys.executable, "deploy/settings_table.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for setting in fields(Settings):
+        assert f"| `QA_{setting.name.upper()}` |" in PAGES["docs/settings.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_setting_is_told_that_does_not_exist(page: str) -> None:
     known = {f"QA_{setting.name.upper()}" for setting in fields(Settings)}
-    assert set(re.findall(r"\bQA_[A-Z_]+\b", README)) - {"QA_"} <= known
+    assert set(re.findall(r"\bQA_[A-Z_]+\b", PAGES[page])) - {"QA_"} <= known
 
 
 @pytest.mark.parametrize("parameter", fields(Parameters), ids=lambda parameter: parameter.name)
 def test_every_parameter_is_told(parameter) -> None:  # type: ignore[no-untyped-def] # a Field
-    (told,) = re.findall(rf"^\| `{parameter.name}` \| (.*?) \|", README, re.MULTILINE)
+    (told,) = re.findall(rf"^\| `{parameter.name}` \| (.*?) \|", PAGES["docs/use.md"], re.MULTILINE)
     special = {"doc_stride": "128", "null_threshold": "the model's", "scoring": '`"global"`'}
     default = special.get(parameter.name, str(parameter.default).lower())
     assert told == default
 
 
 def test_every_file_of_the_service_is_told() -> None:
-    told = README[README.index("## The folders") :]
+    told = PAGES["docs/architecture.md"]
     for file in [*(ROOT / "service").glob("*.py"), *(ROOT / "service/engine").glob("*.py")]:
         assert file.name == "__init__.py" or f" {file.name} " in told, file
     for file in (ROOT / "export").glob("*.py"):
@@ -43,14 +59,22 @@ def test_every_file_of_the_service_is_told() -> None:
 
 
 def test_nothing_is_left_to_be_filled_in() -> None:
-    assert not re.search(r"@[A-Z]+@", README)
+    for text in PAGES.values():
+        assert not re.search(r"@[A-Z]+@", text)
 
 
-def test_links_lead_somewhere() -> None:
-    others = [(ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "SECURITY.md")]
-    for document in (README, *others):
-        for target in re.findall(r"\]\(([^)#]+)\)", document):
-            assert target.startswith("http") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "SECURITY.md", "models/default/README.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        file, _, heading = target.partition("#")
+        if target.startswith("http"):
+            continue
+        path = (ROOT / page).parent / file if file else ROOT / page
+        assert path.exists(), target
+        if heading:
+            text = path.read_text(encoding="utf-8").lower()
+            titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in titles}, target
 
 
 def test_what_the_security_page_names_exists() -> None:
