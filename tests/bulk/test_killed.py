@@ -197,7 +197,8 @@ def test_an_input_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "in.jsonl", make_rows(COUNT))
+    count = 10 * COUNT  # so that it does not end before the signal comes
+    source = write_jsonl(tmp_path / "in.jsonl", make_rows(count))
     journal = tmp_path / "out.jsonl.journal"
     process = subprocess.Popen(
         command(source, tmp_path / "out.jsonl"), cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -210,4 +211,4 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert said == "qa-onnx: stopped; the same command continues.\n"
     assert bulk(source, tmp_path / "out.jsonl") == 0
-    assert len(read_jsonl(tmp_path / "out.jsonl")) == COUNT
+    assert len(read_jsonl(tmp_path / "out.jsonl")) == count
