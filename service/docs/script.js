@@ -84,11 +84,11 @@ function form(method, path, parameters, body) {
 function operation(path, method, told) {
   const parameters = told.parameters ?? [];
   const rows = parameters.map(({ name, in: place, schema, description = "" }) => [name, place, typeOf(schema), description]);
-  const media = Object.entries(told.requestBody?.content ?? {}).map(([kind, { schema }]) => [kind, typeOf(schema)]);
+  const media = Object.entries(told.requestBody?.content ?? {}).map(([kind, { schema = {} }]) => [kind, typeOf(schema)]);
   const replies = Object.entries(told.responses).map(([status, { description, content = {} }]) => [
     status,
     description,
-    Object.entries(content).flatMap(([kind, { schema }], at) => [at ? "; " : "", `${kind}: `, ...typeOf(schema)]),
+    Object.entries(content).flatMap(([kind, { schema = {} }], at) => [at ? "; " : "", `${kind}: `, ...typeOf(schema)]),
   ]);
   const title = `${method.toUpperCase()} ${path}`;
   return element(

@@ -39,7 +39,7 @@ def test_browsers_get_the_page_with_a_strict_policy(service: Service) -> None:
     reply = get(service, "/", Accept=BROWSER)
     assert reply.status == 200
     assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert reply.headers["Vary"] == "Accept"
+    assert reply.headers["Vary"] == "Accept, Accept-Encoding"
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
     policy = reply.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
