@@ -93,9 +93,6 @@ def create_app(
     def tell(route: Fact, **path: str) -> Response:
         return told(route.tell(Call(site, request.headers.get, path)))
 
-    page.register(app)
-    docs.register(app, document(routes, page.PAGES | docs.PAGES))
-    open_to_all.update(app.view_functions)  # these tell of the service what its documentation tells
     for (method, path), (_, route) in routes.all.items():
         rule = path.replace("{", "<").replace("}", ">")
         view: Any = partial(ask, route) if isinstance(route, Question) else partial(tell, route)
@@ -103,6 +100,11 @@ def create_app(
         app.add_url_rule(rule, endpoint, view, methods=[method])
         if isinstance(route, Fact) and route.open:
             open_to_all.add(endpoint)
+    of_protocols = set(app.view_functions)
+    # After the protocols' routes, which may be any that a platform chooses.
+    page.register(app)
+    docs.register(app, document(routes, page.PAGES | docs.PAGES))
+    open_to_all |= set(app.view_functions) - of_protocols  # these tell what the documentation tells
     return app
 
 
