@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime as ort
 
 from service.engine.artifact import Artifact
 from service.engine.kernel import KERNEL, LIBRARY, Graph, choose_graph, portable_graph
 from service.engine.memory import return_memory
 from service.engine.windowing import Batch, Logits, Window, WindowLogits, batch_windows
 from service.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 # What ONNX Runtime would fuse at load although the fused operators are slower (see export/optimize.py):
 # a 6-layer model of width 384 answered 12% sooner without them, on 1 core and on 2.
@@ -86,7 +89,7 @@ class Session:
                 logits[index] = WindowLogits(start[row, :tokens], end[row, :tokens])
         return [found for found in logits if found is not None]
 
-    def _run_batch(self, session: ort.InferenceSession, batch: Batch) -> tuple[Logits, Logits]:
+    def _run_batch(self, session: "ort.InferenceSession", batch: Batch) -> tuple[Logits, Logits]:
         feeds = {
             "input_ids": batch.ids,
             "attention_mask": batch.mask,
@@ -96,7 +99,9 @@ class Session:
         return np.asarray(start, dtype=np.float32), np.asarray(end, dtype=np.float32)
 
 
-def _load(graph: Graph, threads: int) -> ort.InferenceSession:
+def _load(graph: Graph, threads: int) -> "ort.InferenceSession":
+    import onnxruntime as ort  # takes long, and a worker answers health checks meanwhile
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
