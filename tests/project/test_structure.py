@@ -35,7 +35,7 @@ LAYERS = [
     ["service.bench.workload", "service.bench.machine"],
     ["service.bench.targets", "service.bench.load"],
     ["service.bench.callers", "service.bench.connections", "service.bench.page"],
-    ["service.bench.run"],
+    ["service.bench.run", "service.bench.soak"],
     ["service.__main__"],
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}

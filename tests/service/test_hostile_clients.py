@@ -185,7 +185,7 @@ def test_a_huge_or_foreign_text_does_not_stall_the_rest(start: Start, text: str)
     body = json.dumps({"question": "Where?", "context": text}, ensure_ascii=False).encode()
     asking = threading.Thread(target=lambda: replies.append(service.ask(body).status))
     asking.start()
-    meanwhile = []
+    meanwhile: list[float] = []
     while asking.is_alive() and len(meanwhile) < 20:
         meanwhile.append(usual(service, 5))
     asking.join(120)
