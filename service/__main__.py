@@ -125,6 +125,12 @@ def _bulk(settings: Settings, options: argparse.Namespace) -> int:
     return bulk(settings, options)
 
 
+def _soak(settings: Settings, options: argparse.Namespace) -> int:
+    from service.bench.soak import soak
+
+    return soak(settings, options)
+
+
 def _read_context(name: str) -> str:
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -167,6 +173,25 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("artifact", nargs="?", type=Path, metavar="ARTIFACT")
     _add_settings(check, {"model", "threads", "kernel"})
     check.set_defaults(run=_check)
+
+    soak = commands.add_parser("soak", help="ask a server of its own for long, and compare every reply")
+    soak.add_argument("--minutes", type=float, default=30.0, metavar="M", help="how long (default 30)")
+    soak.add_argument(
+        "--requests",
+        type=int,
+        default=0,
+        metavar="N",
+        help="so many requests instead, however long they take",
+    )
+    soak.add_argument(
+        "--growth",
+        type=float,
+        default=0.02,
+        metavar="X",
+        help="part by which memory may grow after warm-up (default 0.02; more for a short run)",
+    )
+    _add_settings(soak, {"model", "kernel"})
+    soak.set_defaults(run=_soak)
 
     bench = commands.add_parser("bench", help="measure latency and throughput on this machine")
     add_bench(bench)

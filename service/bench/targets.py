@@ -1,5 +1,6 @@
 """Owns what a benchmark can ask: the bare session, the engine, a server of its own; measures nothing."""
 
+import http.client
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 from service.batching import Turnstile
 from service.bench.workload import Item
@@ -55,10 +57,26 @@ def server(flags: list[str]) -> Iterator[tuple[str, int]]:
                 cwd=Path(__file__).resolve().parents[2],
             )
         try:
-            yield _await_address(process, log), process.pid
+            address = _await_address(process, log)
+            _await_model(process, address)
+            yield address, process.pid
         finally:
             process.terminate()
             process.wait()
+
+
+def _await_model(process: subprocess.Popen[bytes], address: str) -> None:
+    url = urlsplit(address)
+    deadline = time.monotonic() + _STARTUP_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=_STARTUP_SECONDS)
+        connection.request("GET", "/health/ready")
+        status = connection.getresponse().status
+        connection.close()
+        if status == http.client.OK:
+            return
+        time.sleep(0.05)
+    raise QAError("The server to measure did not load its model.")
 
 
 def _await_address(process: subprocess.Popen[bytes], log: Path) -> str:

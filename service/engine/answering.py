@@ -12,6 +12,7 @@ from service.engine.decoding import Placement, decode, whole_words
 from service.engine.kernel import Graph
 from service.engine.memory import keep_memory
 from service.engine.parameters import Parameters
+from service.engine.session import Session
 from service.engine.tokenization import TextTokenizer
 from service.engine.windowing import Prepared as Prepared
 from service.engine.windowing import Window, WindowLogits, build_window, plan_windows
@@ -47,9 +48,6 @@ class QuestionAnswerer:
         self.artifact = artifact
         self.threads = threads or available_cpus()
         self._tokenizer = TextTokenizer(artifact)
-        # Imported only here: that takes ONNX Runtime a moment, in which a worker already tells that it loads.
-        from service.engine.session import Session
-
         self._session = Session(
             artifact,
             threads=self.threads,

@@ -50,7 +50,7 @@ LAYERS = [
     ["service.bench.arguments", "service.bench.workload", "service.bench.machine"],
     ["service.bench.targets", "service.bench.load"],
     ["service.bench.callers", "service.bench.connections", "service.bench.page"],
-    ["service.bench.run"],
+    ["service.bench.run", "service.bench.soak"],
     ["service.bulk"],
     ["service.bulk.task"],
     ["service.bulk.arguments", "service.bulk.rows"],

@@ -90,6 +90,16 @@ def test_check(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert b"tokenizer.json" in done.stderr
 
 
+def test_soak_compares_every_reply_and_prints_figures(run) -> None:  # type: ignore[no-untyped-def]
+    done = run("soak", "--requests", "200", "--growth", "0.5", "--model", str(MODEL))
+    text = done.stdout.decode()
+    print(text)
+    assert done.returncode == 0, text + done.stderr.decode()
+    assert " 0 wrong replies" in text
+    assert "memory after warm-up" in text
+    assert "p99 after warm-up" in text
+
+
 def test_help_tells_every_setting(run) -> None:  # type: ignore[no-untyped-def]
     text = run("serve", "--help").stdout.decode()
     assert "QA_MAX_WAITING" in text
