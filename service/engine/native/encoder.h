@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "attention.h"
+#include "buffers.h"
 
 /* Rows of a block: each block reads all weights, so few rows are bound by memory bandwidth; with many, the
  * intermediate results of a layer leave the L2 cache. */
@@ -205,7 +206,7 @@ static void run_phases(Run *run) {
     _mm_setcsr(mode);
 }
 
-/* Plan a run of one window over at most `threads` workers and allocate its memory, for the caller to free.
+/* Plan a run of one window over at most `threads` workers and acquire its memory, which the caller releases.
  * Returns NULL where memory is short. */
 static char *plan_run(Run *run, int threads) {
     const Model *m = run->model;
@@ -220,7 +221,7 @@ static char *plan_run(Run *run, int threads) {
     Scratch unused;
     run->scratch_bytes = (size_t)(uintptr_t)lay_out_scratch(run, NULL, &unused);
     size_t shared = (size_t)(uintptr_t)lay_out_run(run, NULL);
-    char *memory = aligned_alloc(64, shared + run->workers * run->scratch_bytes);
+    char *memory = acquire_buffer(shared + run->workers * run->scratch_bytes);
     if (memory) run->scratch = lay_out_run(run, memory);
     return memory;
 }

@@ -104,7 +104,7 @@ static OrtStatus *run_window(const Kernel *kernel, const OrtKernelContext *conte
         status = api->KernelContext_ParallelFor(context, run_worker, run->workers, 0, run);
     else
         run_phases(run);
-    free(memory);
+    release_buffer(memory);
     return status;
 }
 
