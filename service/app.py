@@ -12,6 +12,7 @@ import msgspec
 from flask import Flask, Response, request
 
 from service import __version__, compression, docs, page, problems, tracing
+from service.asked import Asked
 from service.bodies import read_body
 from service.engine.answering import QuestionAnswerer
 from service.engine.cpu import cpu_model
@@ -21,7 +22,7 @@ from service.json_log import request_lines
 from service.metrics import Metrics
 from service.openapi import document
 from service.paths import read_paths
-from service.predict import DEADLINE_HEADER, Asked, Predictor
+from service.predict import DEADLINE_HEADER, Predictor
 from service.problems import Reply
 from service.protocols import Routes
 from service.protocols.route import JSON, Call, Fact, Question, Site

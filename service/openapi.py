@@ -63,6 +63,7 @@ def document(routes: Routes, pages: Mapping[str, tuple[str, Sequence[str]]]) -> 
         paths.setdefault(path, {})[method.lower()] = operation
     for path, (summary, kinds) in pages.items():
         paths.setdefault(path, {}).setdefault("get", _page(path, summary, kinds))
+    schemes = {"securitySchemes": {_KEY: _BEARER}} if routes.site.settings.api_keys_file else {}
     del components["Call"]  # its forms are told one by one
     return {
         "openapi": "3.1.0",
@@ -75,12 +76,14 @@ def document(routes: Routes, pages: Mapping[str, tuple[str, Sequence[str]]]) -> 
         "servers": [{"url": "."}],  # wherever the document lies, so that any path prefix works
         "tags": [{"name": name} for name in (*dict.fromkeys(p.name for p, _ in entries.values()), _PAGES)],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, **schemes},
     }
 
 
 _TEXT = {"schema": {"type": "string"}}
 _PAGES = "pages"  # a tag
+_KEY = "key"  # the security scheme where API keys are asked for
+_BEARER = {"type": "http", "scheme": "bearer"}
 
 
 def _page(path: str, summary: str, media: Sequence[str]) -> Schema:
@@ -114,7 +117,11 @@ def _operation(protocol: Protocol, route: Question | Fact, routes: Routes, name:
         operation["description"] = shown.description
     if parameters:
         operation["parameters"] = parameters
-    responses = {"200": good} | {str(status): _failure(status, protocol) for status in _fails(route)}
+    statuses = _fails(route)
+    if routes.site.settings.api_keys_file and not (isinstance(route, Fact) and route.open):
+        operation["security"] = [{_KEY: []}]
+        statuses = sorted([*statuses, 401])
+    responses = {"200": good} | {str(status): _failure(status, protocol) for status in statuses}
     return operation | {"responses": responses}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service import problems, schemas
+from service.asked import Asked
 from service.batching import Inferred, Turnstile
 from service.engine.answering import Answer, Prepared, QuestionAnswerer
 from service.errors import InvalidInput
@@ -24,17 +25,6 @@ class Answered:
 
     entries: list[list[Answer] | InvalidInput]
     work: Work | None
-
-
-Entries = list[list[Answer] | InvalidInput]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, and how its protocol tells the answers; `encode` may raise InvalidInput."""
-
-    request: schemas.Request
-    encode: Callable[[Entries], Reply]
 
 
 class Predictor:

@@ -9,7 +9,7 @@ function element(name, attributes = {}, ...children) {
 }
 
 // A schema as a line of a table's cell: its type, bounds and choices; named ones are links.
-function typeOf(schema) {
+function typeOf(schema = {}) {
   if (schema.$ref) {
     const name = schema.$ref.split("/").pop();
     return [element("a", { href: `#schema-${name}` }, name)];

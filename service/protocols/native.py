@@ -7,7 +7,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import schemas
-from service.predict import Asked
+from service.asked import Asked
 from service.problems import Reply
 from service.protocols.route import Call, Documentation, Fact, Protocol, Question, Site
 

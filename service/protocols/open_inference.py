@@ -9,15 +9,14 @@ it, first, without asking.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from service import __version__, schemas
-from service.engine.answering import Answer
+from service.asked import Asked, Entries
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput, UnknownModel
-from service.predict import Asked, Entries
 from service.problems import Reply
 from service.protocols import native, tensors
 from service.protocols.open_inference_messages import (
@@ -33,9 +32,13 @@ from service.protocols.open_inference_messages import (
 from service.protocols.route import JSON, MODEL_VERSION, Call, Documentation, Fact, Protocol, Question, Site
 from service.protocols.tensors import OutputTensor, Scalar
 
+if TYPE_CHECKING:  # failures are told while the engine is still loading
+    from service.engine.answering import Answer
+
 BINARY = "application/octet-stream"
 EXTENSIONS = ["binary_tensor_data", "parameters"]
 _DATATYPES = {"answer": "BYTES", "score": "FP64", "start": "INT64", "end": "INT64"}
+_MISSING: dict[str, Scalar] = {"BYTES": "", "FP64": 0.0, "INT64": 0}
 _TEXTS = ("question", "context", "args")
 _MLSERVER_OUTPUT = "output"
 _PARAMETERS = {field.name for field in fields(Parameters)}
@@ -219,16 +222,16 @@ def _wishes(sent: InferenceRequest) -> dict[str, bool]:
     return wishes or dict.fromkeys(names, common)
 
 
-def _output(name: str, answers: Sequence[Sequence[Answer]], top_k: int) -> OutputTensor:
+def _output(name: str, answers: Sequence[Sequence["Answer"]], top_k: int) -> OutputTensor:
     if name == _MLSERVER_OUTPUT:
         bodies = [schemas.answer_body(found, top_k) for found in answers]
         rows = [row for body in bodies for row in (body if isinstance(body, list) else [body])]
         texts: list[Scalar] = [schemas.encode(row).decode() for row in rows]
         return OutputTensor(name, "BYTES", [len(texts), 1], {"content_type": "hg_jsonlist"}, texts)
     count = max(len(found) for found in answers)
-    missing = Answer("", 0, 0, 0.0)
+    missing = _MISSING[_DATATYPES[name]]
     values: list[Scalar] = [
-        getattr(found[rank] if rank < len(found) else missing, name)
+        getattr(found[rank], name) if rank < len(found) else missing
         for found in answers
         for rank in range(count)
     ]

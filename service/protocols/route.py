@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.predict import Asked
+from service.asked import Asked
 from service.problems import Reply
 from service.settings import Settings
 

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from service import schemas
+from service.asked import Asked, Entries
 from service.errors import InvalidInput
-from service.predict import Asked, Entries
 from service.problems import Reply
 from service.protocols import native
 from service.protocols.route import JSON, Call, Documentation, Fact, Protocol, Question, Site

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from service import schemas
-from service.predict import Asked, Entries
+from service.asked import Asked, Entries
 from service.problems import Reply
 from service.protocols import native
 from service.protocols.route import Call, Documentation, Fact, Protocol, Question, Site

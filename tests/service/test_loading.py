@@ -30,6 +30,9 @@ def test_while_it_loads_it_is_alive_and_not_ready(start: Start) -> None:
         refused(reply, 503, "not_ready")
         assert int(reply.headers["Retry-After"]) >= 1
     assert service.figures()['qa_requests_total{status="503"}'] == 2
+    assert service.get("/ping").body["type"] == "ServiceUnavailableException"  # in every protocol's form
+    hub = service.ask(None, method="GET", path="/health", User_Agent="unknown; hf_hub/2.0")
+    assert hub.body["estimated_time"] >= 1
     wait_ready(service, 30)
     assert service.ask(ITEM).status == 200
     figures = service.figures()

@@ -1,6 +1,7 @@
 """The OpenAPI document: whole, valid, true to what is answered, and shown by a page that needs no network."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +73,18 @@ def test_the_limits_are_this_services(start: Start, service: Service) -> None:
     schemas = service.get("/openapi.json").body["components"]["schemas"]
     assert schemas["Parameters"]["properties"]["top_k"]["maximum"] == 5
     assert schemas["Several"]["properties"]["inputs"]["maxItems"] == 4
+
+
+def test_keys_are_told_where_they_are_asked_for(start: Start, document: Any, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a-key-of-this-test-4711\n")
+    guarded = start(QA_API_KEYS_FILE=str(keys)).get("/openapi.json").body
+    predict = guarded["paths"]["/predict"]["post"]
+    assert predict["security"] == [{"key": []}]
+    assert "401" in predict["responses"]
+    assert guarded["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert "security" not in guarded["paths"]["/health/live"]["get"]
+    assert "401" not in document["paths"]["/predict"]["post"]["responses"]
 
 
 def test_schemathesis_finds_nothing(everything: Service) -> None:
