@@ -27,6 +27,12 @@ QUESTION = {
 # Some 12,000 tokens.
 LONG = {"question": QUESTION["question"], "context": "Nobody knows who wrote the other letters. " * 1_500}
 
+ASK = """
+import json, sys, urllib.request as u
+asked = u.Request("http://127.0.0.1:8000/predict", sys.argv[1].encode(), {"Content-Type": "application/json"})
+print(json.load(u.urlopen(asked))["answer"])
+"""
+
 
 @dataclass(frozen=True)
 class Container:
@@ -245,3 +251,23 @@ def test_an_exported_folder_becomes_an_image_without_torch(docker: Docker, image
     finally:
         docker("rmi", "-f", name, f"{name}:{__version__}")
     assert not (ROOT / "models/exported").exists()
+
+
+def test_answers_without_a_network_once_carried_over(docker: Docker, image: str, tmp_path: Path) -> None:
+    """`docker save`, `docker load`, and a container whose only interface is its loopback."""
+    carried = f"{image}-carried"
+    docker("tag", image, carried)
+    docker("save", "-o", str(tmp_path / "image.tar"), carried)
+    docker("rmi", carried)
+    docker("load", "-i", str(tmp_path / "image.tar"))
+    name = docker("run", "-d", "--network", "none", "--read-only", carried)
+    try:
+        deadline = time.monotonic() + 60
+        while not docker("exec", name, "python", "-c", ASK, json.dumps(QUESTION), check=False):
+            assert time.monotonic() < deadline, docker("logs", name)
+            time.sleep(0.5)
+        assert docker("exec", name, "python", "-c", ASK, json.dumps(QUESTION)) == "Amelia Hart"
+        assert docker("exec", name, "python", "-m", "service", "health") == ""
+    finally:
+        docker("rm", "-f", name, check=False)
+        docker("rmi", "-f", carried, check=False)

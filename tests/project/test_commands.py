@@ -87,7 +87,7 @@ def test_what_is_typed_is_answered_as_told(start: Start) -> None:
     tried = 0
     for page in PAGES:
         for block in blocks(page, ""):
-            if not block.startswith("$ "):
+            if not block.startswith("$ ") or "..." in block:  # "...": left to the reader
                 continue
             block = block.removeprefix("$ ")
             typed, told = block, ""
