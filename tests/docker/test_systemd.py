@@ -151,7 +151,7 @@ def test_is_hardened(machine: Machine) -> None:
 
 def test_limits_are_set(machine: Machine) -> None:
     limits = machine("systemctl show qa-onnx -p MemoryMax -p CPUQuotaPerSecUSec -p TasksMax")
-    assert set(limits.split()) == {"MemoryMax=2147483648", "CPUQuotaPerSecUSec=2s", "TasksMax=2048"}
+    assert set(limits.split()) == {"MemoryMax=1073741824", "CPUQuotaPerSecUSec=2s", "TasksMax=2048"}
 
 
 def test_another_model_is_taken_without_a_lost_request(machine: Machine) -> None:
