@@ -201,7 +201,12 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", make_rows(count))
     journal = tmp_path / "out.jsonl.journal"
     process = subprocess.Popen(
-        command(source, tmp_path / "out.jsonl"), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        command(source, tmp_path / "out.jsonl"),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background of a shell inherit that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (journal.exists() and journal.stat().st_size > 10_000):
         assert process.poll() is None
