@@ -52,13 +52,18 @@ def complete_words(text: str, start: int, end: int) -> tuple[int, int]:
 
     Words are letters with their marks; scripts without spaces have none.
     """
-    if _LETTERS_BEHIND.match(text, start, end):
+    if start and _may_join(text[start - 1]) and _LETTERS_BEHIND.match(text, start, end):
         before = _LETTERS_BEFORE.match(text, max(0, start - _LONGEST_WORD), start)
         start = before.start() if before else start
-    if _LETTERS_BEFORE.match(text, start, end):
+    if end < len(text) and _may_join(text[end]) and _LETTERS_BEFORE.match(text, start, end):
         behind = _LETTERS_BEHIND.match(text, end, end + _LONGEST_WORD)
         end = behind.end() if behind else end
     return start, end
+
+
+def _may_join(char: str) -> bool:
+    """Whether a character may belong to a word that goes on; False decides most cases without a search."""
+    return char.isalpha() or char >= _FIRST_NOT_PLAIN
 
 
 def same_word(text: str, at: int, *, katakana: bool) -> bool:
