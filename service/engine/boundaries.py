@@ -23,7 +23,7 @@ _VISIBLE = regex.compile(r"[^\s\p{Cc}\p{Cf}]")
 # takes nothing longer for a word.
 _LETTER, _MARKS = r"[\p{WB=ALetter}\p{WB=Hebrew_Letter}]", r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]*"
 _LETTERS_BEFORE = regex.compile(rf"(?r)(?:{_LETTER}{_MARKS})+")
-_LETTERS_BEHIND = regex.compile(rf"(?:{_LETTER}{_MARKS})+")
+_LETTERS_BEHIND = regex.compile(rf"{_MARKS}(?:{_LETTER}{_MARKS})+")
 _LONGEST_WORD = 100
 
 # Letters that Unicode's rules leave out of words, since their scripts put no spaces between words (Han,
@@ -62,8 +62,11 @@ def complete_words(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _may_join(char: str) -> bool:
-    """Whether a character may belong to a word that goes on; False decides most cases without a search."""
-    return char.isalpha() or char >= _FIRST_NOT_PLAIN
+    """Whether a character may belong to a word that continues; False decides most cases without a search.
+
+    In ASCII only letters may; beyond it marks and format characters (the soft hyphen) are parts of words too.
+    """
+    return char.isalpha() or not char.isascii()
 
 
 def same_word(text: str, at: int, *, katakana: bool) -> bool:

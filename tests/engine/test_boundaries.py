@@ -5,7 +5,7 @@ import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.engine.boundaries import same_word, trim
+from service.engine.boundaries import complete_words, same_word, trim
 from tests.texts import CLUSTERS, TEXTS
 
 
@@ -46,6 +46,28 @@ def test_every_cluster_touched_is_there_but_for_white_space_at_the_ends(
 @pytest.mark.parametrize("blank", ["", " ", "\n\t", "\u3000", "\u00a0", "\x00", "\ufeff \u200b"])
 def test_what_cannot_be_seen_is_nothing(blank: str) -> None:
     assert trim("a" + blank + "b", 1, 1 + len(blank)) is None
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["harbour", "re\u00adport", "Rene\u0301e", "\u05e9\u05dc\u05d5\u05dd", "ta\u02c5la", "\u0928\u093f\u092f\u092e"],
+    ids=ascii,
+)
+@pytest.mark.parametrize("around", ["", " ", ".", "-", "1", "\u6771"])
+def test_a_word_that_was_cut_is_completed(word: str, around: str) -> None:
+    text = around + word + around
+    whole = (len(around), len(around) + len(word))
+    cuts = [len(around) + match.start() for match in regex.finditer(r"\X", word)] + [whole[1]]
+    for i, start in enumerate(cuts):
+        for end in cuts[i + 1 :]:
+            assert complete_words(text, start, end) == whole
+
+
+def test_words_beside_an_answer_stay_outside() -> None:
+    text = "In (1912) the harbour-master's boat sank"
+    for part in ("1912", "harbour", "master", "(1912) the"):
+        place = (text.index(part), text.index(part) + len(part))
+        assert complete_words(text, *place) == place
 
 
 def test_flags_are_paired_from_the_first() -> None:
