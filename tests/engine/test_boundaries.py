@@ -50,7 +50,14 @@ def test_what_cannot_be_seen_is_nothing(blank: str) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["harbour", "re\u00adport", "Rene\u0301e", "\u05e9\u05dc\u05d5\u05dd", "ta\u02c5la", "\u0928\u093f\u092f\u092e"],
+    [
+        "harbour",
+        "re\u00adport",
+        "Rene\u0301e",
+        "\u05e9\u05dc\u05d5\u05dd",
+        "ta\u02c5la",
+        "\u0928\u093f\u092f\u092e",
+    ],
     ids=ascii,
 )
 @pytest.mark.parametrize("around", ["", " ", ".", "-", "1", "\u6771"])
@@ -60,6 +67,8 @@ def test_a_word_that_was_cut_is_completed(word: str, around: str) -> None:
     cuts = [len(around) + match.start() for match in regex.finditer(r"\X", word)] + [whole[1]]
     for i, start in enumerate(cuts):
         for end in cuts[i + 1 :]:
+            if text[start:end] == "\u00ad":  # invisible: `trim` has let it go
+                continue
             assert complete_words(text, start, end) == whole
 
 
