@@ -5,10 +5,15 @@
 # exported, an exported one is taken as it is), or a hub id. A private hub model needs --secret id=hf_token,src=FILE.
 # Wheels put into wheels/ are preferred to the index: builds without a network put all of them there
 # (and ziglang, the compiler that deploy/native.sh names).
+#
+# For another kind of processor, --platform linux/arm64: its packages are installed under emulation
+# (docs/deploy.md), while the model, which is the same for all, is exported on the machine's own.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+# Another name only where PYTHON_IMAGE has but one platform, and not the one that builds.
+ARG EXPORT_IMAGE=${PYTHON_IMAGE}
 
 # --- artifact: the exported model, in /artifact
-FROM ${PYTHON_IMAGE} AS artifact
+FROM --platform=${BUILDPLATFORM} ${EXPORT_IMAGE} AS artifact
 ARG MODEL=distilbert/distilbert-base-cased-distilled-squad
 ARG TORCH_INDEX
 WORKDIR /build
