@@ -3,9 +3,9 @@
 #   - Debian 13's qemu-user, registered with the kernel until the next boot, containers included. Debian 12's (7.2)
 #     leaves /proc/cpuinfo as this machine's, and ONNX Runtime, which looks for Arm processors there, crashes;
 #   - the image python:3.11-slim-bookworm-arm64, by debootstrap: no registry of images is needed.
-# MIRROR is a Debian mirror; pip in the image trusts the certificates that this machine trusts.
+# Run with MIRROR=URL, a Debian mirror; pip in the image trusts the certificates that this machine trusts.
 set -eu
-mirror=${MIRROR:-http://deb.debian.org/debian}
+mirror=${MIRROR:?set it to a Debian mirror, as /etc/apt/sources.list names one}
 base=python:3.11-slim-bookworm-arm64
 qemu=/usr/local/bin/qemu-aarch64
 for program in debootstrap docker; do
