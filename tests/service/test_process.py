@@ -171,6 +171,26 @@ def test_start_refuses_in_one_sentence(runtime_python: Path, tmp_path: Path) -> 
     assert "--threads" in refuse(runtime_python, "--threads", "-1", QA_MODEL=str(MODEL))
 
 
+def test_a_model_with_an_altered_byte_ends_the_start(runtime_python: Path, tmp_path: Path) -> None:
+    """That takes reading all of it, which happens while the service is alive but not ready."""
+    altered = tmp_path / "altered"
+    shutil.copytree(MODEL, altered)
+    data = bytearray((altered / "model.onnx.data").read_bytes())
+    data[len(data) // 2] ^= 1
+    (altered / "model.onnx.data").write_bytes(data)
+    done = subprocess.run(
+        [runtime_python, "-m", "service", "serve", "--port", "0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment(QA_MODEL=str(altered)),
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert f"{altered}/model.onnx.data does not have the sha256 its manifest says" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_flag_wins_over_the_environment(start: Start, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(MODEL, mine)

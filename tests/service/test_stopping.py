@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,50 @@ def test_a_bad_model_is_refused_while_the_old_serves(start: Start, folder: Path,
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert service.stop() == 0
+
+
+def test_a_worker_that_comes_later_takes_the_model_that_is_there(start: Start, folder: Path) -> None:
+    """Not the new files with the old manifest."""
+    service = start(QA_MODEL=str(folder))
+    replace(folder, "next")
+    assert "label" not in service.get("/info").body["model"]
+    os.kill(service.workers()[0], signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline
+        try:
+            if service.get("/info").body.get("model", {}).get("label") == "next":
+                break
+        except (OSError, HTTPException):
+            pass
+        time.sleep(0.02)
+    assert service.ask(ITEM).status == 200
+
+
+def test_signals_that_mean_something_elsewhere_change_nothing(start: Start) -> None:
+    service = start()
+    workers = service.workers()
+    for number in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGWINCH, signal.SIGPIPE):
+        service.process.send_signal(number)
+        assert service.ask(ITEM).status == 200
+    deadline = time.monotonic() + 60
+    while "SIGUSR2 does nothing" not in service.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert service.workers() == workers
+    assert service.stop() == 0
+
+
+def test_a_worker_that_is_stopped_for_a_while_goes_on(start: Start, connect: Connect) -> None:
+    service = start()
+    (worker,) = service.workers()
+    wire = connect(service)
+    os.kill(worker, signal.SIGSTOP)
+    wire.send(QUESTION)
+    time.sleep(0.5)
+    os.kill(worker, signal.SIGCONT)
+    assert wire.receive().status == 200
+    assert service.workers() == [worker]
 
 
 def test_a_killed_worker_is_replaced_soon(start: Start) -> None:

@@ -1,5 +1,6 @@
 """Makes every process that has this folder on its path load ONNX Runtime slowly: a disk that is."""
 
+import ctypes
 import importlib.machinery
 import os
 import sys
@@ -10,10 +11,11 @@ from types import ModuleType
 
 
 class SlowLoader(SourceFileLoader):
-    """Waits before it runs a module; imports of others go on meanwhile."""
+    """Waits before it runs a module: while other threads run, then while none does (with Python's lock)."""
 
     def exec_module(self, module: ModuleType) -> None:
         time.sleep(float(os.environ.get("SLOW_START_SECONDS", "0")))
+        ctypes.PyDLL(None).sleep(int(os.environ.get("SLOW_START_HOLD_SECONDS", "0")))
         super().exec_module(module)
 
 
