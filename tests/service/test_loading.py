@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,11 +14,12 @@ from service.engine import session
 from service.engine.artifact import load_artifact
 from service.engine.kernel import portable_graph
 from service.settings import DEFAULT_MODEL
-from tests.service.conftest import Service, Start
+from tests.service.conftest import MODEL, ROOT, Service, Start, environment
 from tests.service.test_predict import ITEM
 from tests.service.test_refusals import refused
 from tests.service.test_stopping import load, lost
 
+PYTHON = ROOT / ".venv/bin/python"
 SLOW = str(Path(__file__).parent / "slow_start")
 
 
@@ -94,6 +96,26 @@ def test_it_can_be_stopped_while_it_loads(start: Start) -> None:
     began = time.monotonic()
     assert service.stop() == 0
     assert time.monotonic() - began < 15  # it would load for 30 s
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_can_be_stopped_before_it_listens(number: signal.Signals) -> None:
+    slow = {"PYTHONPATH": SLOW, "SLOW_START_MODULE": "gunicorn", "SLOW_START_SECONDS": "300"}
+    process = subprocess.Popen(
+        [PYTHON, "-m", "service", "serve", "--port", "0"],
+        cwd=ROOT,
+        env=environment(QA_MODEL=str(MODEL), **slow),
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"Waiting for gunicorn\n"
+    # Without a handler of its own the first process of a container would not get it.
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
+    assert caught >> (number - 1) & 1
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 128 + number
 
 
 def test_reloads_that_pile_up_are_one_and_do_not_hold_the_end_up(start: Start) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,29 @@ def test_a_model_with_an_altered_byte_ends_the_start(runtime_python: Path, tmp_p
     assert done.returncode == 2
     assert f"{altered}/model.onnx.data does not have the sha256 its manifest says" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("log", [">/dev/full 2>&1", ">&- 2>&-", "> >(exit) 2>&1"])
+@pytest.mark.parametrize("flags", ["--access-log", "--log-format json"])
+def test_a_log_that_cannot_be_written_stops_nothing(
+    runtime_python: Path, free_port: int, log: str, flags: str
+) -> None:
+    """On a full disk, without a terminal, into a pipe whose reader has gone."""
+    command = f"exec {runtime_python} -m service serve --port {free_port} {flags} {log}"
+    process = subprocess.Popen(
+        ["bash", "-c", command], cwd=ROOT, env=environment(QA_MODEL=str(MODEL)), stderr=subprocess.DEVNULL
+    )
+    service = Service(process, Path("/nowhere"), "127.0.0.1", free_port)
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline
+        with suppress(OSError):
+            if service.get("/health/ready").status == 200:
+                break
+        time.sleep(0.05)
+    assert [service.ask(ITEM).status for _ in range(3)] == [200] * 3
+    assert service.ask(b"{").status == 400
+    assert service.stop() == 0
 
 
 def test_a_flag_wins_over_the_environment(start: Start, tmp_path: Path) -> None:
