@@ -1,6 +1,7 @@
 """The clock of the day may be set by hours: nothing but dates in logs and replies follows it."""
 
 import json
+import re
 import signal
 import threading
 import time
@@ -8,13 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.conftest import Connect, Reply, Service, Start
+from tests.service.conftest import ROOT, Connect, Reply, Service, Start
 from tests.service.test_predict import ITEM
 from tests.service.test_process import LONG
 from tests.service.wire import QUESTION
 
 CLOCK = str(Path(__file__).parent / "jumping_clock")
 DAY = 24 * 3600.0
+
+
+def test_only_dates_that_people_read_come_from_it() -> None:
+    """Of a request for traces, and of a benchmark's record."""
+    asking = {
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "service").rglob("*.py")
+        if re.search(r"\btime\.(time|time_ns|localtime|gmtime)\(|\.(now|utcnow|today)\(", file.read_text())
+    }
+    assert asking == {"service/tracing.py", "service/bench/machine.py"}
 
 
 @pytest.fixture
