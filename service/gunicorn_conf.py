@@ -8,6 +8,7 @@ from typing import Any
 from gunicorn import systemd
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.message import Request
 from prometheus_client import multiprocess, values
 
 from service import address
@@ -131,7 +132,7 @@ def _options(server: Server) -> dict[str, Any]:
         "pre_fork": _number,
         "post_fork": _begin,
         "child_exit": _forget,
-        "pre_request": _notice_draining,
+        "pre_request": _before_request,
     }
 
 
@@ -173,7 +174,13 @@ def _forget(master: Arbiter, worker: Worker) -> None:
     multiprocess.mark_process_dead(worker.number, str(master.app.folder.path))  # type: ignore[no-untyped-call] # its own
 
 
-def _notice_draining(worker: Worker, request: object) -> None:
-    """Once stopping, answer what arrives on open connections, but be ready no more."""
+def _before_request(worker: Worker, request: Request) -> None:
+    """Once stopping, answer what arrives on open connections, but be ready no more.
+
+    A body that is longer than is taken stays unread, so its connection cannot go on; the reply must say so.
+    """
     if not worker.alive:
         worker.wsgi.config["DRAINING"] = True
+    for name, value in request.headers:
+        if name == "CONTENT-LENGTH" and int(value) > worker.app.settings.max_body_bytes:
+            request.force_close()
