@@ -113,9 +113,10 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
         except QAError as error:
             self.app.artifact, self.app.keys = before
             self.log.error("Nothing is reloaded: %s", error.message)
-        except NotLoaded:
+        except (NotLoaded, OSError) as error:  # OSError: there is no memory or process for another worker
             self.app.artifact, self.app.keys = before
-            self.log.error("Nothing is reloaded: a worker could not load %s (see above)", before[0].path)
+            fault = error.strerror if isinstance(error, OSError) else "see above"
+            self.log.error("Nothing is reloaded: a worker could not load %s (%s)", before[0].path, fault)
             for pid, worker in list(self.WORKERS.items()):
                 if worker.age > youngest:
                     self.kill_worker(pid, signal.SIGTERM)
@@ -131,11 +132,11 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
             return int(super().spawn_worker())
         read, write = os.pipe()
         self.app.tell_loaded = write
-        try:
-            pid = int(super().spawn_worker())  # the worker does not return
-        finally:
-            os.close(write)
-            self.app.tell_loaded = None
+        # The worker does not return but raises SystemExit. Nothing may come in its way: what gunicorn does about
+        # another exception would end the other workers and shut the listening sockets for all.
+        pid = int(super().spawn_worker())
+        os.close(write)
+        self.app.tell_loaded = None
         try:
             while not select.select([read], [], [], 0.1)[0]:
                 if self.ending:

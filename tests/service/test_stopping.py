@@ -160,6 +160,9 @@ def test_a_new_model_is_taken_under_load_without_a_failed_request(
         before = sum(client.answered for client in clients)
         figures = service.figures()['qa_requests_total{status="200"}']
     assert lost(clients) == []
+    assert service.stop() == 0
+    assert "Traceback" not in service.log.read_text()
+    assert "exited with code" not in service.log.read_text()
     assert figures >= before - 12  # those under way; nothing that the old ones counted is forgotten
 
 
@@ -214,6 +217,27 @@ def test_signals_that_mean_something_elsewhere_change_nothing(start: Start) -> N
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert service.workers() == workers
+    assert service.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGABRT, signal.SIGINT])
+def test_a_worker_of_a_reload_that_ends_at_once_ends_alone(start: Start, number: signal.Signals) -> None:
+    service = start()
+    (first,) = service.workers()
+    service.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 60
+    while first in service.workers() or len(service.workers()) != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (second,) = service.workers()
+    os.kill(second, number)
+    while second in service.workers() or not service.workers():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    while service.get("/health/ready").status != 200:
+        assert time.monotonic() < deadline
+    assert service.ask(ITEM).status == 200
+    assert "Unhandled exception" not in service.log.read_text()
     assert service.stop() == 0
 
 
