@@ -79,14 +79,16 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
                 _refuse_connections(listener)
         sock.close_sockets(self.LISTENERS, unlink=not self.systemd)
         self.LISTENERS = []
-        self.kill_workers(signal.SIGTERM if graceful else signal.SIGQUIT)
         due = time.monotonic() + self.cfg.graceful_timeout
+        again = 0.0
         while self.WORKERS and time.monotonic() < due:
             if graceful and self._hurried():
                 graceful = False
                 self.log.info("Stopping at once")
-                self.kill_workers(signal.SIGQUIT)
-                due = time.monotonic() + _HASTE_SECONDS
+                due, again = time.monotonic() + _HASTE_SECONDS, 0.0
+            if time.monotonic() >= again:  # more than once, for a worker that has just begun does not hear it
+                self.kill_workers(signal.SIGTERM if graceful else signal.SIGQUIT)
+                again = time.monotonic() + 1
             with suppress(HaltServer):  # a worker that could not load: it stops anyhow
                 self.reap_workers()
             time.sleep(0.05)
@@ -132,8 +134,8 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
             return int(super().spawn_worker())
         read, write = os.pipe()
         self.app.tell_loaded = write
-        # The worker does not return but raises SystemExit. Nothing may come in its way: what gunicorn does about
-        # another exception would end the other workers and shut the listening sockets for all.
+        # The worker does not return but raises SystemExit. Nothing may come in its way: what gunicorn does
+        # about another exception would end the other workers and shut the listening sockets for all.
         pid = int(super().spawn_worker())
         os.close(write)
         self.app.tell_loaded = None
