@@ -34,7 +34,7 @@ lint: ## Check style, types, pinned requirements and the table of settings
 	$(DEV)/bin/python deploy/requirements.py --check
 	$(DEV)/bin/python deploy/settings_table.py --check
 
-fuzz: ## Search for inputs that crash, for SECONDS (default 60): make fuzz TARGET=manifest
+fuzz: ## Search for inputs that crash, for SECONDS (default 60): make fuzz TARGET=manifest, request or operator
 	@deploy/install.sh dev $(DEV)
 	@$(DEV)/bin/python deploy/install_packages.py atheris==3.0.0
 	$(DEV)/bin/python -m tests.fuzz.run $(or $(TARGET),manifest) -max_total_time=$(or $(SECONDS),60)

@@ -4,7 +4,7 @@ import codecs
 import zlib
 
 from flask import Request
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
 from service.errors import QAError
 from service.schemas import InvalidJson
@@ -24,11 +24,14 @@ def read_body(request: Request, most: int, media: tuple[str, ...]) -> bytes:
     """The body of a request that says it is JSON or one of `media`, unpacked, without a byte order mark.
 
     Without `media` any type is taken. `most` bytes are taken, both as sent and unpacked. Raises
-    UnsupportedMediaType for another content type or coding, RequestEntityTooLarge, InvalidJson for UTF-16 and
-    UTF-32, TooSlow for a client that stalls, and BadRequest for a body that ends early or cannot be unpacked.
+    UnsupportedMediaType for another content type or coding, UnsupportedTransferCoding for another than
+    chunked, RequestEntityTooLarge, InvalidJson for UTF-16 and UTF-32, TooSlow for a client that stalls, and
+    BadRequest for a body that ends early or cannot be unpacked.
     """
     if media and request.mimetype not in media and not request.is_json:
         raise UnsupportedMediaType
+    if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
+        raise UnsupportedTransferCoding  # gunicorn passes on gzip before chunked, and does not unpack it
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("identity", "", *_WINDOW_BITS):
         raise UnsupportedCoding
@@ -36,6 +39,12 @@ def read_body(request: Request, most: int, media: tuple[str, ...]) -> bytes:
     if coding in _WINDOW_BITS:
         data = _unpack(data, coding, most)
     return _utf8(data)
+
+
+class UnsupportedTransferCoding(HTTPException):
+    """A Transfer-Encoding that is not chunked alone."""
+
+    code = 501
 
 
 class UnsupportedCoding(UnsupportedMediaType):

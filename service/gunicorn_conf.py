@@ -2,14 +2,17 @@
 
 import math
 import os
+import socket
 from typing import Any
 
+from gunicorn import systemd
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.message import Request
 from prometheus_client import multiprocess, values
 
 from service import address
-from service.engine.artifact import Artifact
+from service.engine.artifact import Artifact, load_artifact
 from service.engine.memory import keep_memory
 from service.guard import read_keys
 from service.json_log import logging_config
@@ -24,7 +27,7 @@ from service.worker import Worker
 # checks. As many clients may send their requests byte by byte without anybody noticing; a thread that waits
 # costs some 30 kB.
 _SPARE_THREADS = 512
-# Connections of one worker, most of them kept alive and idle.
+# Connections of one worker beside those that its threads work for, kept alive and idle.
 _CONNECTIONS = 4096
 # Seconds an idle connection is kept: longer than the 60 s idle time-out of common load balancers,
 # so that the balancer, not this side, closes first and no request meets a closing socket.
@@ -36,8 +39,9 @@ _PATIENCE = 1.0
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type information
     """gunicorn started from code, so that Settings is injected instead of read again.
 
-    The artifact is verified once, before anything forks. ONNX Runtime is imported in the workers only: it
-    starts threads when it is imported, which a fork loses, and then aborts at exit.
+    Its manifest is read before anything forks. What takes long happens in the workers, which answer health
+    checks meanwhile: each verifies the files and loads them, as they are in the folder then. ONNX Runtime
+    must be imported there: it starts threads when it is imported, which a fork loses, and aborts at exit.
     """
 
     tell_loaded: int | None = None  # descriptor by which a worker tells the master that it has loaded
@@ -47,15 +51,22 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
     def __init__(self, settings: Settings, artifact: Artifact, asked: str) -> None:
         """Listen at once; raises QAError where that, or the folder of the service, cannot be had.
 
-        `asked` is the address that the environment alone asks for: `health` looks the service up by it.
+        Where systemd's socket activation brings sockets, the service listens on those alone. `asked` is the
+        address that the environment alone asks for: `health` looks the service up by it.
         """
         self.settings = settings
         self.artifact = artifact
         self.keys = read_keys(settings.api_keys_file)
         self.asked = asked
-        listener = address.listen(settings.host, settings.port)
-        self.listening = address.of(listener)
-        self.descriptor = listener.detach()  # gunicorn takes it over
+        if systemd.listen_fds(unset_environment=False):  # gunicorn finds them by itself
+            listener = socket.socket(fileno=systemd.SD_LISTEN_FDS_START)
+            self.listening = address.of(listener)
+            listener.detach()
+            self.bind = []
+        else:
+            listener = address.listen(settings.host, settings.port)
+            self.listening = address.of(listener)
+            self.bind = [f"fd://{listener.detach()}"]  # gunicorn takes it over
         self.folder = RunFolder()
         super().__init__()
 
@@ -76,7 +87,8 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         from service.app import create_app
         from service.engine.answering import QuestionAnswerer
 
-        answerer = QuestionAnswerer.with_settings(self.artifact, self.settings, concurrent=True)
+        artifact = load_artifact(self.artifact.path)
+        answerer = QuestionAnswerer.with_settings(artifact, self.settings, concurrent=True)
         return create_app(self.settings, answerer, self.metrics, self.keys)
 
     def loaded(self) -> None:
@@ -95,13 +107,14 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
 def _options(server: Server) -> dict[str, Any]:
     """gunicorn's own settings for ours."""
     settings = server.settings
+    threads = settings.max_waiting + 1 + _SPARE_THREADS
     return {
-        "bind": f"fd://{server.descriptor}",
+        "bind": server.bind,
         "proc_name": "qa-onnx",
         "workers": settings.workers,
         "worker_class": Worker,
-        "worker_connections": _CONNECTIONS,
-        "threads": settings.max_waiting + 1 + _SPARE_THREADS,
+        "worker_connections": threads + _CONNECTIONS,
+        "threads": threads,
         "keepalive": _KEEPALIVE,
         "graceful_timeout": settings.drain_seconds,
         "worker_tmp_dir": str(server.folder.path),
@@ -119,7 +132,7 @@ def _options(server: Server) -> dict[str, Any]:
         "pre_fork": _number,
         "post_fork": _begin,
         "child_exit": _forget,
-        "pre_request": _notice_draining,
+        "pre_request": _before_request,
     }
 
 
@@ -161,7 +174,13 @@ def _forget(master: Arbiter, worker: Worker) -> None:
     multiprocess.mark_process_dead(worker.number, str(master.app.folder.path))  # type: ignore[no-untyped-call] # its own
 
 
-def _notice_draining(worker: Worker, request: object) -> None:
-    """Once stopping, answer what arrives on open connections, but be ready no more."""
+def _before_request(worker: Worker, request: Request) -> None:
+    """Once stopping, answer what arrives on open connections, but be ready no more.
+
+    A body that is longer than is taken stays unread, so its connection cannot go on; the reply must say so.
+    """
     if not worker.alive:
         worker.wsgi.config["DRAINING"] = True
+    for name, value in request.headers:
+        if name == "CONTENT-LENGTH" and int(value) > worker.app.settings.max_body_bytes:
+            request.force_close()

@@ -9,11 +9,10 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from service.problems import places
-from service.tracing import ID_HEADER
+from service.tracing import ID_HEADER, current
 
 # Client address, time, method, path, protocol, status, bytes, milliseconds, id. Query, referer, user agent
-# and
-# user name are the client's own text.
+# and user name are the client's own text.
 ACCESS_FORMAT = f'%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(M)s %({{{ID_HEADER.lower()}}}o)s'
 # With these the path is the client's own text: nothing is there, or the request could not be read.
 _NOWHERE = {"400", "404", "408", "414", "417", "431", "501"}
@@ -29,8 +28,12 @@ class Log(Logger):  # type: ignore[misc] # gunicorn has no type information
     def atoms(
         self, resp: Any, req: Any, environment: dict[str, Any], request_time: timedelta
     ) -> dict[str, Any]:
-        """The parts of a line of the access log; a path or method that is not served is a dash."""
+        """The parts of a line of the access log; a path or method that is not served is a dash.
+
+        gunicorn's `request_time` is that of the clock of the day, which may be set meanwhile.
+        """
         atoms: dict[str, Any] = super().atoms(resp, req, environment, request_time)
+        atoms["M"] = round(current.get().seconds * 1000)
         if str(atoms["s"]) in _NOWHERE:
             atoms["U"] = "-"
         if atoms["m"] not in HTTPMethod.__members__:

@@ -1,7 +1,6 @@
 """Owns every setting of the service, its default and its limits; knows no one who uses them."""
 
 import difflib
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ _PLACES = (_HERE.parent / "models" / "default", _HERE / "default_model")
 DEFAULT_MODEL = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
 
 _MEBIBYTE = 1 << 20
+# What every part that gets a number takes, in seconds or as a count; larger ones overflow in some of them.
+_MOST = (1 << 31) - 1
 # Names of the platforms' own for a setting, used where its QA_ name is absent; the first that is set counts.
 _PLATFORM_NAMES = {
     "port": ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "PORT"),
@@ -37,9 +38,9 @@ _URL = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.ASCII)
 _ORIGIN = re.compile(r"\s*(\*|null|[a-z][a-z0-9+.-]*://[^\s/,?#@]+)\s*")
 
 
-def _setting(default: Any, text: str, *, least: float | None = None) -> Any:
-    """A field with its help text and, for numbers, the least value allowed."""
-    return field(default=default, metadata={"help": text, "least": least})
+def _setting(default: Any, text: str, *, least: float | None = None, most: float = _MOST) -> Any:
+    """A field with its help text and, for numbers, the least and the largest value allowed."""
+    return field(default=default, metadata={"help": text, "least": least, "most": most})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,9 @@ class Settings:
     host: str = _setting(
         "127.0.0.1", "address or name to listen on, or unix:PATH; 0.0.0.0 for every interface"
     )
-    port: int = _setting(8000, "TCP port to listen on; 0 picks a free one", least=0)
-    workers: int = _setting(1, "worker processes; one is right for most machines", least=1)
-    threads: int = _setting(0, "CPU threads of one inference; 0 takes every CPU allowed", least=0)
+    port: int = _setting(8000, "TCP port to listen on; 0 picks a free one", least=0, most=65535)
+    workers: int = _setting(1, "worker processes; one is right for most machines", least=1, most=1024)
+    threads: int = _setting(0, "CPU threads of one inference; 0 takes every CPU allowed", least=0, most=1024)
     kernel: bool = _setting(True, "run the graph with the custom operator where this machine can")
     token_budget: int = _setting(384, "most tokens of one call of an fp32 model", least=1)
     max_body_bytes: int = _setting(2 * _MEBIBYTE, "largest request body", least=1)
@@ -115,11 +116,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            least, value = setting.metadata["least"], getattr(self, setting.name)
-            if least is not None and not least <= value < math.inf:  # NaN is neither
-                raise _bad(setting.name, value, f"a number of at least {least}")
-        if self.port > 65535:
-            raise _bad("port", self.port, "a TCP port, at most 65535")
+            least, most = setting.metadata["least"], setting.metadata["most"]
+            value = getattr(self, setting.name)
+            if least is not None and not least <= value <= most:  # NaN is neither
+                raise _bad(setting.name, value, f"a number from {least} to {most}")
         for name in ("vertex_predict_route", "vertex_health_route"):
             if not re.fullmatch(r"(/[^\s<>{}?#]*)?", getattr(self, name)):
                 raise _bad(name, getattr(self, name), "a path that begins with /")

@@ -1,5 +1,6 @@
 """Owns a worker process: how it loads, reads from its connections, drains; knows no routes and no texts."""
 
+import os
 import socket
 import struct
 import sys
@@ -12,13 +13,13 @@ from selectors import EVENT_READ
 from typing import Any, Self
 
 import msgspec
-from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from service import problems
 from service.errors import NotHttp, QAError, TooSlow
+from service.master import Master
 from service.tracing import ID_HEADER, request_id
 
 # Seconds without progress after which a client that sends or takes its message in parts is cut off.
@@ -27,6 +28,9 @@ _STALL_SECONDS = 10
 _REQUEST_SECONDS = 60
 # Seconds that a worker which is to stop goes on accepting connections that were under way.
 _LAST_CALL_SECONDS = 0.2
+# Seconds that loading may take without a sign of life: parts of it hold Python's lock. A tokenizer of 250,000
+# pieces does for 2 s of a CPU, which is 40 s of a twentieth of one.
+_LOADING_SECONDS = 3600
 # First two bytes of a TLS connection: a handshake record of version 3.
 _TLS_HELLO = b"\x16\x03"
 
@@ -98,7 +102,16 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type informa
         if self.failure is not None:
             self._give_up()
 
+    loaded = False
     failure: Exception | None = None  # why the model could not be loaded
+
+    def notify(self) -> None:
+        """Tell the master that this worker lives; while it loads, that it does not hang for long."""
+        if self.loaded:
+            super().notify()
+        else:
+            until = time.monotonic() + _LOADING_SECONDS
+            os.utime(self.tmp.fileno(), (until, until))
 
     def _load(self) -> None:
         try:
@@ -107,17 +120,18 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type informa
             self.failure = error
             self.method_queue.defer(self._give_up)  # for when the event loop runs already
         else:
+            self.loaded = True
             self.log.info("Loaded the model (pid: %s)", self.pid)
             self.app.loaded()
 
     def _give_up(self) -> None:
         """End the worker, and with it the server: another try would meet the same model."""
+        if isinstance(self.failure, QAError):
+            self.log.error("%s", self.failure.message)
+            sys.exit(Master.APP_LOAD_ERROR)
         if self.failure is not None:
-            told = (
-                self.failure.message if isinstance(self.failure, QAError) else problems.places(self.failure)
-            )
-            self.log.error("%s", told)
-        sys.exit(Arbiter.WORKER_BOOT_ERROR)
+            self.log.error("%s", problems.places(self.failure))
+        sys.exit(Master.WORKER_BOOT_ERROR)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Give a connection to a thread once something has come over it."""

@@ -97,20 +97,22 @@ def load_artifact(path: Path, *, verify: bool = True) -> Artifact:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST_FILE
-    if not path.is_dir():
-        raise ArtifactError(f"There is no model folder at {path}: name one made by 'python -m export'.")
-    if not file.is_file():  # nor is a pipe or a device one, which would be read for ever
-        raise ArtifactError(
-            f"{path} holds no {MANIFEST_FILE}, so it is not an exported model: "
-            "make one with 'python -m export'."
-        )
     try:
+        if not path.is_dir():
+            raise ArtifactError(f"There is no model folder at {path}: name one made by 'python -m export'.")
+        if not file.is_file():  # nor is a pipe or a device one, which would be read for ever
+            raise ArtifactError(
+                f"{path} holds no {MANIFEST_FILE}, so it is not an exported model: "
+                "make one with 'python -m export'."
+            )
         with file.open("rb") as stream:
             content = stream.read(_MANIFEST_BYTES + 1)
         if len(content) > _MANIFEST_BYTES:
             raise ArtifactError(f"{file} has more than {_MANIFEST_BYTES} bytes, so it is no manifest.")
         manifest = json.loads(content.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ArtifactError(f"{file} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{file} cannot be read as JSON ({type(error).__name__}).") from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:

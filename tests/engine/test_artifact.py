@@ -1,6 +1,7 @@
 """Every refusal of a model folder, in one sentence, and what the CPU may be asked for."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,28 @@ def test_a_good_one_loads(model: Path) -> None:
 
 def test_missing_folder(tmp_path: Path) -> None:
     assert str(tmp_path / "none") in refusal(tmp_path / "none")
+
+
+def test_paths_that_are_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("none")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("file", "dangling", "loop", "pipe"):
+        assert f"no model folder at {tmp_path / name}" in refusal(tmp_path / name)
+    assert "cannot be read (File name too long)" in refusal(tmp_path / ("x" * 300))
+
+
+def test_a_folder_that_may_not_be_read(model: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    for path in (model / "model.onnx", model / "manifest.json", model, model.parent):
+        mode = path.stat().st_mode
+        path.chmod(0)
+        try:
+            assert "Permission denied" in refusal(model)
+        finally:
+            path.chmod(mode)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"])

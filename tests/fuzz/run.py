@@ -17,14 +17,22 @@ CORPUS = Path(__file__).resolve().parents[2] / "build/fuzz"
 def main() -> None:
     """Fuzz until libFuzzer's options end it, or something is found."""
     name, options = sys.argv[1], sys.argv[2:]
-    with atheris.instrument_imports(include=["service", "json"]):
+    with atheris.instrument_imports(include=["service", "json", "tests.fuzz"]):
         target = importlib.import_module(f"tests.fuzz.{name}")
     corpus = CORPUS / name
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.SEEDS):
         (corpus / f"seed-{number}").write_bytes(seed)
     atheris.Setup(
-        [sys.argv[0], f"-artifact_prefix={corpus}/", "-max_len=8192", *options, str(corpus)], target.check
+        [
+            sys.argv[0],
+            f"-artifact_prefix={corpus}/",
+            "-max_len=8192",
+            "-len_control=0",
+            *options,
+            str(corpus),
+        ],
+        target.check,
     )
     atheris.Fuzz()
 

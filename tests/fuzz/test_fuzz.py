@@ -11,10 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import manifest
+from service.engine.artifact import load_artifact
+from service.engine.kernel import KERNEL, choose_graph
+from service.settings import DEFAULT_MODEL
+from tests.fuzz import manifest, request
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ["manifest"]
+TARGETS = ["manifest", "request", "operator"]
+HAS_OPERATOR = choose_graph(load_artifact(DEFAULT_MODEL)).name == KERNEL
 
 # Failed once with something else than a refusal.
 FOUND = [
@@ -55,10 +59,7 @@ def test_a_manifest_with_another_value_somewhere(data: st.DataObject) -> None:
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_manifest_with_other_bytes(data: st.DataObject) -> None:
-    seed = data.draw(st.sampled_from(manifest.SEEDS))
-    start = data.draw(st.integers(0, len(seed)))
-    end = data.draw(st.integers(start, min(len(seed), start + 20)))
-    manifest.check(seed[:start] + data.draw(st.binary(max_size=20)) + seed[end:])
+    manifest.check(changed(data, manifest.SEEDS))
 
 
 @pytest.mark.parametrize("content", FOUND, ids=range(len(FOUND)))
@@ -66,10 +67,41 @@ def test_what_was_found(content: bytes) -> None:
     manifest.check(content)
 
 
+def changed(data: st.DataObject, seeds: list[bytes]) -> bytes:
+    """A seed with some bytes in place of others."""
+    seed = data.draw(st.sampled_from(seeds))
+    start = data.draw(st.integers(0, len(seed)))
+    end = data.draw(st.integers(start, min(len(seed), start + 20)))
+    return seed[:start] + data.draw(st.binary(max_size=20)) + seed[end:]
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_request_with_other_bytes(data: st.DataObject) -> None:
+    request.check(changed(data, request.SEEDS))
+
+
+@pytest.mark.parametrize("seed", request.SEEDS, ids=range(len(request.SEEDS)))
+def test_the_requests_that_are_changed_are_right(seed: bytes) -> None:
+    """Or the search would begin far from what is to be searched."""
+    assert request.check(seed) == (400 if seed[1] else 200)
+
+
+@pytest.mark.skipif(not HAS_OPERATOR, reason="the custom operator is not there, or not for this CPU")
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_graph_with_another_node(data: st.DataObject) -> None:
+    from tests.fuzz import operator
+
+    operator.check(changed(data, operator.SEEDS) + changed(data, operator.SEEDS))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_guided_by_coverage(target: str) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed: `make fuzz` does that, where it has a wheel")
+    if target == "operator" and not HAS_OPERATOR:
+        pytest.skip("the custom operator is not there, or not for this CPU")
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.run", target, "-max_total_time=5"],
         cwd=ROOT,

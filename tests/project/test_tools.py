@@ -27,6 +27,21 @@ def test_types() -> None:
     run("mypy")
 
 
+def test_the_audit_reads_every_pinned_package() -> None:
+    """All of `make audit` but the question to the network."""
+    command = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "pip-audit" in line)
+    flags = command.split("pip-audit", 1)[1].split()
+    done = subprocess.run(
+        [sys.executable, "-m", "pip_audit", "--dry-run", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    pinned = (ROOT / "requirements-dev.txt").read_text().count("==")
+    assert f"would have audited {pinned} packages" in done.stderr
+
+
 @pytest.fixture
 def requirements() -> ModuleType:
     spec = importlib.util.spec_from_file_location("requirements", ROOT / "deploy/requirements.py")

@@ -1,6 +1,8 @@
 """Where the service listens, in every form of QA_HOST and QA_PORT, and how `health` finds it there."""
 
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,12 @@ from tests.service.test_predict import ITEM
 from tests.service.test_process import refuse
 
 PYTHON = ROOT / ".venv/bin/python"
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def health(*flags: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -100,3 +108,28 @@ def test_a_service_takes_its_place_again_at_once(start: Start) -> None:
     first.stop()
     listener = address.listen(first.host, first.port)
     listener.close()
+
+
+def test_a_socket_of_systemd_is_the_only_one(free_port: int) -> None:
+    """As a socket unit starts a service: descriptor 3, and two variables."""
+    settings = {"QA_HOST": "127.0.0.1", "QA_PORT": str(free_port)}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = subprocess.Popen(
+            [PYTHON, "-c", ACTIVATE, str(listener.fileno()), PYTHON, "-m", "service", "serve"],
+            cwd=ROOT,
+            env=environment(QA_MODEL=str(MODEL), **settings),
+            pass_fds=[listener.fileno()],
+        )
+        try:
+            connection = address.connect(address.of(listener), timeout=60)
+            connection.request("GET", "/health/live")
+            assert connection.getresponse().status == 200
+            connection.close()
+            deadline = time.monotonic() + 60
+            while health(**settings).returncode:  # which finds it
+                assert time.monotonic() < deadline
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", free_port))
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0

@@ -2,16 +2,24 @@
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.service.conftest import Service, Start
+from service.engine import session
+from service.engine.artifact import load_artifact
+from service.engine.kernel import portable_graph
+from service.settings import DEFAULT_MODEL
+from tests.service.conftest import MODEL, ROOT, Service, Start, environment
 from tests.service.test_predict import ITEM
 from tests.service.test_refusals import refused
 from tests.service.test_stopping import load, lost
 
+PYTHON = ROOT / ".venv/bin/python"
 SLOW = str(Path(__file__).parent / "slow_start")
 
 
@@ -42,13 +50,45 @@ def test_while_it_loads_it_is_alive_and_not_ready(start: Start) -> None:
 
 
 def test_it_may_load_for_longer_than_a_worker_may_be_silent(start: Start) -> None:
-    """gunicorn takes a worker for dead after 30 s without a sign."""
-    service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_SECONDS="34")
-    assert service.get("/health/live").status == 200
-    (worker,) = service.workers()
-    wait_ready(service, 60)
-    assert service.workers() == [worker]
+    """gunicorn takes a worker for dead after 30 s without a sign, and parts of loading allow none."""
+    service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_SECONDS="1", SLOW_START_HOLD_SECONDS="34")
+    deadline = time.monotonic() + 90
+    while len(workers := service.workers()) != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    while "Loaded the model" not in service.log.read_text():
+        assert time.monotonic() < deadline, service.log.read_text()
+        time.sleep(0.1)
+    assert service.ask(ITEM).status == 200
+    assert service.workers() == workers
     assert "TIMEOUT" not in service.log.read_text()
+
+
+def test_onnx_runtime_lets_other_threads_run_while_it_loads_a_graph() -> None:
+    """That is what health checks live on meanwhile; its versions differ in it."""
+    graph = portable_graph(load_artifact(DEFAULT_MODEL), "")
+    session._load(graph, 1)  # imports
+    turns, loaded = 0, threading.Event()
+
+    def count() -> None:
+        nonlocal turns
+        while not loaded.is_set():
+            turns += 1
+            time.sleep(0)
+
+    interval = sys.getswitchinterval()
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        sys.setswitchinterval(1000)  # seconds: from here on only who gives the lock away loses it
+        before = turns
+        session._load(graph, 1)
+        during = turns - before
+    finally:
+        sys.setswitchinterval(interval)
+        loaded.set()
+        counting.join()
+    assert during > 20
 
 
 def test_it_can_be_stopped_while_it_loads(start: Start) -> None:
@@ -56,6 +96,39 @@ def test_it_can_be_stopped_while_it_loads(start: Start) -> None:
     began = time.monotonic()
     assert service.stop() == 0
     assert time.monotonic() - began < 15  # it would load for 30 s
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_can_be_stopped_before_it_listens(number: signal.Signals) -> None:
+    slow = {"PYTHONPATH": SLOW, "SLOW_START_MODULE": "gunicorn", "SLOW_START_SECONDS": "300"}
+    process = subprocess.Popen(
+        [PYTHON, "-m", "service", "serve", "--port", "0"],
+        cwd=ROOT,
+        env=environment(QA_MODEL=str(MODEL), **slow),
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"Waiting for gunicorn\n"
+    # Without a handler of its own the first process of a container would not get it.
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
+    assert caught >> (number - 1) & 1
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 128 + number
+
+
+def test_reloads_that_pile_up_are_one_and_do_not_hold_the_end_up(start: Start) -> None:
+    service = start(PYTHONPATH=SLOW, SLOW_START_SECONDS="7")
+    for _ in range(20):
+        service.process.send_signal(signal.SIGHUP)
+        time.sleep(0.02)  # else the kernel has them as one
+    deadline = time.monotonic() + 60
+    while "Hang up" not in service.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert service.stop() == 0  # in less than a minute; so many reloads would take more than two
+    assert service.log.read_text().count("Hang up") <= 2
 
 
 @pytest.mark.parametrize("how", ["replaced", "reloaded"])

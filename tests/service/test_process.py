@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,49 @@ def test_start_refuses_in_one_sentence(runtime_python: Path, tmp_path: Path) -> 
     assert str(altered / "model.onnx.data") in refuse(runtime_python, QA_MODEL=str(altered))
     assert "QA_PROT" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_PROT="1")
     assert "--threads" in refuse(runtime_python, "--threads", "-1", QA_MODEL=str(MODEL))
+
+
+def test_a_model_with_an_altered_byte_ends_the_start(runtime_python: Path, tmp_path: Path) -> None:
+    """That takes reading all of it, which happens while the service is alive but not ready."""
+    altered = tmp_path / "altered"
+    shutil.copytree(MODEL, altered)
+    data = bytearray((altered / "model.onnx.data").read_bytes())
+    data[len(data) // 2] ^= 1
+    (altered / "model.onnx.data").write_bytes(data)
+    done = subprocess.run(
+        [runtime_python, "-m", "service", "serve", "--port", "0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment(QA_MODEL=str(altered)),
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert f"{altered}/model.onnx.data does not have the sha256 its manifest says" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("log", [">/dev/full 2>&1", ">&- 2>&-", "> >(exit) 2>&1"])
+@pytest.mark.parametrize("flags", ["--access-log", "--log-format json"])
+def test_a_log_that_cannot_be_written_stops_nothing(
+    runtime_python: Path, free_port: int, log: str, flags: str
+) -> None:
+    """On a full disk, without a terminal, into a pipe whose reader has gone."""
+    command = f"exec {runtime_python} -m service serve --port {free_port} {flags} {log}"
+    process = subprocess.Popen(
+        ["bash", "-c", command], cwd=ROOT, env=environment(QA_MODEL=str(MODEL)), stderr=subprocess.DEVNULL
+    )
+    service = Service(process, Path("/nowhere"), "127.0.0.1", free_port)
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline
+        with suppress(OSError):
+            if service.get("/health/ready").status == 200:
+                break
+        time.sleep(0.05)
+    assert [service.ask(ITEM).status for _ in range(3)] == [200] * 3
+    assert service.ask(b"{").status == 400
+    assert service.stop() == 0
 
 
 def test_a_flag_wins_over_the_environment(start: Start, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,9 @@ def test_a_new_model_is_taken_under_load_without_a_failed_request(
         before = sum(client.answered for client in clients)
         figures = service.figures()['qa_requests_total{status="200"}']
     assert lost(clients) == []
+    assert service.stop() == 0
+    assert "Traceback" not in service.log.read_text()
+    assert "exited with code" not in service.log.read_text()
     assert figures >= before - 12  # those under way; nothing that the old ones counted is forgotten
 
 
@@ -182,6 +186,71 @@ def test_a_bad_model_is_refused_while_the_old_serves(start: Start, folder: Path,
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert service.stop() == 0
+
+
+def test_a_worker_that_comes_later_takes_the_model_that_is_there(start: Start, folder: Path) -> None:
+    """Not the new files with the old manifest."""
+    service = start(QA_MODEL=str(folder))
+    replace(folder, "next")
+    assert "label" not in service.get("/info").body["model"]
+    os.kill(service.workers()[0], signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline
+        try:
+            if service.get("/info").body.get("model", {}).get("label") == "next":
+                break
+        except (OSError, HTTPException):
+            pass
+        time.sleep(0.02)
+    assert service.ask(ITEM).status == 200
+
+
+def test_signals_that_mean_something_elsewhere_change_nothing(start: Start) -> None:
+    service = start()
+    workers = service.workers()
+    for number in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGWINCH, signal.SIGPIPE):
+        service.process.send_signal(number)
+        assert service.ask(ITEM).status == 200
+    deadline = time.monotonic() + 60
+    while "SIGUSR2 does nothing" not in service.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert service.workers() == workers
+    assert service.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGABRT, signal.SIGINT])
+def test_a_worker_of_a_reload_that_ends_at_once_ends_alone(start: Start, number: signal.Signals) -> None:
+    service = start()
+    (first,) = service.workers()
+    service.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 60
+    while first in service.workers() or len(service.workers()) != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (second,) = service.workers()
+    os.kill(second, number)
+    while second in service.workers() or not service.workers():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    while service.get("/health/ready").status != 200:
+        assert time.monotonic() < deadline
+    assert service.ask(ITEM).status == 200
+    assert "Unhandled exception" not in service.log.read_text()
+    assert service.stop() == 0
+
+
+def test_a_worker_that_is_stopped_for_a_while_goes_on(start: Start, connect: Connect) -> None:
+    service = start()
+    (worker,) = service.workers()
+    wire = connect(service)
+    os.kill(worker, signal.SIGSTOP)
+    wire.send(QUESTION)
+    time.sleep(0.5)
+    os.kill(worker, signal.SIGCONT)
+    assert wire.receive().status == 200
+    assert service.workers() == [worker]
 
 
 def test_a_killed_worker_is_replaced_soon(start: Start) -> None:

@@ -1,5 +1,6 @@
 """Makes every process that has this folder on its path load ONNX Runtime slowly: a disk that is."""
 
+import ctypes
 import importlib.machinery
 import os
 import sys
@@ -8,12 +9,16 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 
+_MODULE = os.environ.get("SLOW_START_MODULE", "onnxruntime")
+
 
 class SlowLoader(SourceFileLoader):
-    """Waits before it runs a module; imports of others go on meanwhile."""
+    """Waits before it runs a module: while other threads run, then while none does (with Python's lock)."""
 
     def exec_module(self, module: ModuleType) -> None:
+        print(f"Waiting for {self.name}", file=sys.stderr, flush=True)
         time.sleep(float(os.environ.get("SLOW_START_SECONDS", "0")))
+        ctypes.PyDLL(None).sleep(int(os.environ.get("SLOW_START_HOLD_SECONDS", "0")))
         super().exec_module(module)
 
 
@@ -24,7 +29,7 @@ class Slow:
     def find_spec(
         name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if name == "onnxruntime" else None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if name == _MODULE else None
         if spec is not None and spec.origin is not None:
             spec.loader = SlowLoader(name, spec.origin)
         return spec
