@@ -62,9 +62,7 @@ class Settings:
     max_items: int = _setting(128, "maximum number of questions per request", least=1)
     max_top_k: int = _setting(100, "maximum top_k", least=1)
     max_waiting: int = _setting(32, "maximum number of waiting requests; further ones get 429", least=0)
-    max_waiting_tokens: int = _setting(
-        262_144, "maximum tokens of waiting requests, likewise", least=1
-    )
+    max_waiting_tokens: int = _setting(262_144, "maximum tokens of waiting requests, likewise", least=1)
     deadline_seconds: float = _setting(30.0, "maximum time for one request; then 504", least=0.001)
     root_path: str = _setting("", "path prefix of every route, such as /qa, if a proxy does not strip it")
     drain_seconds: int = _setting(30, "time to finish running requests after SIGTERM", least=0)
