@@ -102,7 +102,7 @@ def main() -> int:
     options.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     options.output.write_text(results.markdown(report), encoding="utf-8")
     options.output.with_suffix(".svg").write_text(results.plot(report), encoding="utf-8")
-    results.into_readme(ROOT / "README.md", report)
+    results.insert(ROOT / "README.md", "peers", results.table(report))
     print(options.output.read_text())
     return 0
 

@@ -1,15 +1,12 @@
-"""Owns the text and the plot of a comparison; measures nothing."""
+"""Owns the text and the plot of measurements, and their places in pages; measures nothing."""
 
 import platform
-import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from service.engine.cpu import cpu_flags, cpu_model
-
-_BEGIN, _END = "<!-- peers -->", "<!-- /peers -->"
 
 
 def machine(threads: int) -> str:
@@ -66,11 +63,20 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def into_readme(readme: Path, report: Mapping[str, Any]) -> None:
-    """Put the table between the marks in the README."""
-    text = readme.read_text(encoding="utf-8")
-    marked = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)
-    readme.write_text(marked.sub(lambda _: f"{_BEGIN}\n{table(report)}\n{_END}", text), encoding="utf-8")
+def marked(page: Path, mark: str) -> tuple[str, str]:
+    """A Markdown page up to `<!-- mark -->`, and from `<!-- /mark -->` on, marks included."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{page} has no place marked {begin} {end}")
+    return before + begin, end + after
+
+
+def insert(page: Path, mark: str, text: str) -> None:
+    """Put `text` between the two marks in a Markdown page."""
+    before, after = marked(page, mark)
+    page.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
 
 
 def plot(report: Mapping[str, Any]) -> str:

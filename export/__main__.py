@@ -242,44 +242,49 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder to write; an older artifact there is replaced",
+        help="folder to write; replaces an existing artifact",
     )
     add("--revision", metavar="SHA", help="commit, tag or branch of a hub model")
     add("--precision", choices=("int8", "fp32"), default="int8")
-    add("--target", choices=TARGETS, default="portable", help="CPUs the int8 model is for (default: all)")
-    add("--recipe", metavar="NAME", help="take this recipe instead of the fastest that passes")
-    add("--max-seq-length", type=int, metavar="N", help="most tokens of a window")
+    add(
+        "--target",
+        choices=TARGETS,
+        default="portable",
+        help="CPUs that the int8 model supports (default: portable, all)",
+    )
+    add("--recipe", metavar="NAME", help="use this recipe instead of the fastest one that passes")
+    add("--max-seq-length", type=int, metavar="N", help="maximum tokens per window (default: the model's)")
     add(
         "--evaluate",
         type=Path,
         nargs="+",
         metavar="SQUAD.json",
-        help="judge candidates by F1 on the first file, report every file's; one with unanswerable "
-        "questions (SQuAD 2.0) sets the null threshold",
+        help="evaluate candidates by F1 on the first file, and report F1 on all files; a file with "
+        "unanswerable questions (SQuAD 2.0) sets the null threshold",
     )
     add(
         "--calibrate",
         type=Path,
         metavar="SQUAD.json",
-        help="set the null threshold on this file instead, of questions with and without an answer that "
-        "were kept out of training (python -m export.finetune --hold-out)",
+        help="calibrate the null threshold on this file instead: answerable and unanswerable questions held "
+        "out of training (python -m export.finetune --hold-out)",
     )
     add(
         "--most-refused",
         type=float,
         default=0.1,
         metavar="S",
-        help="of its answerable questions, the largest share that may get no answer (default 0.1)",
+        help="maximum share of its answerable questions to reject (default 0.1)",
     )
-    add("--evaluate-limit", type=int, metavar="N", help="on a seeded sample of N questions")
+    add("--evaluate-limit", type=int, metavar="N", help="evaluate on a seeded sample of N questions")
     add(
         "--min-f1-ratio",
         type=float,
         default=0.99,
         metavar="R",
-        help="least share of fp32's F1 (default 0.99)",
+        help="minimum F1 relative to fp32 (default 0.99)",
     )
-    add("--trust-remote-code", action="store_true", help="run code that the model brings along")
+    add("--trust-remote-code", action="store_true", help="run custom code of the model")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Owns the command line of the service; knows only which part of it each command calls."""
+"""Owns the command line of the service; knows only which module runs each command."""
 
 import argparse
 import http.client
@@ -23,12 +23,12 @@ from service.settings import Settings
 # The engine and the web server are imported by the commands that need them: `health` runs every
 # few seconds in a container and must not load ONNX Runtime each time.
 
-# Text with one right answer that any trained model finds; an untrained one still must answer.
+# A question that any trained model answers correctly; an untrained one must answer something.
 _PROBE = ("Who wrote the letter?", "The letter was written by Amelia Hart in the spring of 1902.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; exit status 0, or 2 with one sentence for what a user can put right."""
+    """Run one command; exit status 0, or 2 with one sentence for errors that the user can fix."""
     options = _parser().parse_args(arguments)
     flags = {f.name: getattr(options, f.name, None) for f in fields(Settings)}
     try:
@@ -60,7 +60,7 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
     try:
         environment = Settings.from_env()
         asked = address.describe(environment.host, environment.port)
-    except SettingsError:  # it was a flag that made the settings valid
+    except SettingsError:  # valid only together with a flag
         asked = ""
     Server(settings, load_artifact(settings.model, verify=False), asked).run()
     return 0
@@ -70,7 +70,7 @@ def _health(settings: Settings, options: argparse.Namespace) -> int:
     asked = address.describe(settings.host, settings.port)
     where = asked
     if options.host is None and options.port is None:
-        # Flags of `serve` are not known here, nor is the port it got for 0: it leaves word of both.
+        # The flags of `serve` and the port chosen for 0 are not known here: running services publish both.
         alike = [service.listening for service in running() if service.asked == asked]
         where = alike[0] if alike and asked not in alike else asked
     try:
@@ -148,51 +148,49 @@ def _read_context(name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qa-onnx" if Path(sys.argv[0]).name == "qa-onnx" else "python -m service",
-        description="Extractive question answering on CPUs. Every flag below that has a QA_ name "
-        "can be set in the environment instead; the flag wins.",
+        description="Extractive question answering on CPUs. Flags that list a QA_ variable can also be "
+        "set in the environment; the flag takes precedence.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="answer over HTTP")
+    serve = commands.add_parser("serve", help="serve answers over HTTP")
     _add_settings(serve, {f.name for f in fields(Settings)})
     serve.set_defaults(run=_serve)
 
-    health = commands.add_parser("health", help="ask a running service whether it is ready")
+    health = commands.add_parser("health", help="check whether a running service is ready")
     _add_settings(health, {"host", "port"})
     health.set_defaults(run=_health)
 
     answer = commands.add_parser("answer", help="answer one question on the command line")
     answer.add_argument("--question", required=True)
     answer.add_argument("--context-file", required=True, metavar="F", help="a file, or - for stdin")
-    answer.add_argument("--top-k", type=int, default=1, metavar="N", help="answers wanted")
-    answer.add_argument(
-        "--handle-impossible-answer", action="store_true", help="allow 'no answer' as an answer"
-    )
-    answer.add_argument("--json", action="store_true", help="print JSON for machines")
+    answer.add_argument("--top-k", type=int, default=1, metavar="N", help="number of answers (default 1)")
+    answer.add_argument("--handle-impossible-answer", action="store_true", help="allow 'no answer'")
+    answer.add_argument("--json", action="store_true", help="print JSON")
     _add_settings(answer, {"model", "threads", "kernel", "token_budget"})
     answer.set_defaults(run=_answer)
 
-    check = commands.add_parser("check", help="verify a model folder and answer a probe")
+    check = commands.add_parser("check", help="verify a model folder and answer a test question")
     check.add_argument("artifact", nargs="?", type=Path, metavar="ARTIFACT")
     _add_settings(check, {"model", "threads", "kernel"})
     check.set_defaults(run=_check)
 
-    soak = commands.add_parser("soak", help="ask a server of its own for long, and compare every reply")
-    soak.add_argument("--minutes", type=float, default=30.0, metavar="M", help="how long (default 30)")
+    soak = commands.add_parser("soak", help="load a server for a long time and verify every reply")
+    soak.add_argument("--minutes", type=float, default=30.0, metavar="M", help="duration (default 30)")
     soak.add_argument(
         "--requests",
         type=int,
         default=0,
         metavar="N",
-        help="so many requests instead, however long they take",
+        help="number of requests, instead of a duration",
     )
     soak.add_argument(
         "--growth",
         type=float,
         default=0.02,
         metavar="X",
-        help="part by which memory may grow after warm-up (default 0.02; more for a short run)",
+        help="allowed relative growth of memory after warm-up (default 0.02; a short run needs more)",
     )
     _add_settings(soak, {"model", "kernel"})
     soak.set_defaults(run=_soak)
@@ -210,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:
-    """One flag per setting, absent unless given, so that Settings decides who wins."""
+    """One flag per setting, None unless given, so that Settings decides on precedence."""
     types = get_type_hints(Settings)
     for setting in fields(Settings):
         if setting.name not in names:

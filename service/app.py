@@ -1,4 +1,4 @@
-"""Owns the WSGI application: HTTP to the routes of the protocols and back; knows no shape and no model."""
+"""Owns the WSGI application: HTTP to the routes of the protocols and back; knows no format and no model."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -12,7 +12,6 @@ import msgspec
 from flask import Flask, Response, request
 
 from service import __version__, compression, docs, page, problems, tracing
-from service.asked import Asked
 from service.bodies import read_body
 from service.engine.answering import QuestionAnswerer
 from service.engine.cpu import cpu_model
@@ -21,11 +20,12 @@ from service.guard import Keys, allow_origins
 from service.json_log import request_lines
 from service.metrics import Metrics
 from service.openapi import document
+from service.parsed import ParsedRequest
 from service.paths import read_paths
 from service.predict import DEADLINE_HEADER, Predictor
 from service.problems import Reply
 from service.protocols import Routes
-from service.protocols.route import JSON, Call, Fact, Question, Site
+from service.protocols.route import JSON, Call, InfoRoute, QuestionRoute, Site
 from service.settings import Settings
 from service.telemetry import open_spans
 from service.tracing import Record, keep_records
@@ -41,13 +41,13 @@ _NO_KEYS = Keys()
 def create_app(
     settings: Settings, answerer: QuestionAnswerer, metrics: Metrics | None = None, keys: Keys = _NO_KEYS
 ) -> Flask:
-    """The WSGI application around one loaded model, for those who have one of the `keys`.
+    """The WSGI application for one loaded model, for clients with one of the `keys`.
 
-    Without `metrics` it counts for itself alone.
+    Without `metrics` it has metrics of its own.
     """
     app = Flask("service", static_folder=None)
     _log.info("Loaded the %s", f"{answerer.graph.name} graph: {answerer.graph.reason}".removesuffix(": "))
-    app.config["DRAINING"] = False  # set by the server once it has been told to stop
+    app.config["DRAINING"] = False  # set by the server when it begins to shut down
     predictor = Predictor(settings, answerer, metrics or Metrics())
 
     def check_ready() -> None:
@@ -58,8 +58,8 @@ def create_app(
     site = Site(settings, lambda: facts, predictor.metrics.text, check_ready)
     routes = Routes(site)
     predictor.metrics.describe(_model_labels(answerer, site.model_name))
-    open_to_all: set[str] = set()  # endpoints
-    app.wsgi_app = _refuse_when_full(app.wsgi_app, predictor, routes)  # type: ignore[assignment,method-assign]
+    public_endpoints: set[str] = set()  # endpoints
+    app.wsgi_app = _reject_when_full(app.wsgi_app, predictor, routes)  # type: ignore[assignment,method-assign]
     read_paths(app, settings.root_path)
     wsgi = allow_origins(app.wsgi_app, settings.cors_origins)
     app.wsgi_app = keep_records(wsgi, _sinks(settings, site, predictor))  # type: ignore[assignment,method-assign]
@@ -69,48 +69,50 @@ def create_app(
     def admit() -> None:
         if request.url_rule:
             tracing.current.get().route = request.url_rule.rule
-        if request.endpoint not in open_to_all:
+        if request.endpoint not in public_endpoints:
             keys.check(request.headers.get("Authorization"))
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        return told(problems.reply(error))
+        return respond(problems.reply(error))
 
-    def told(reply: Reply) -> Response:
-        """A response, a failure in the form of the protocol that was spoken."""
+    def respond(reply: Reply) -> Response:
+        """The reply as a response; an error in the format of the request's protocol."""
         if reply.status >= HTTPStatus.BAD_REQUEST:
             tracing.current.get().code = msgspec.json.decode(reply.body)["error"]["code"]
             reply = routes.failed(reply, request.path, request.headers.get("User-Agent", ""))
         return Response(reply.body, reply.status, reply.headers, content_type=reply.content_type)
 
-    def ask(route: Question, **path: str) -> Response:
-        def read() -> Asked:
+    def view_questions(route: QuestionRoute, **path: str) -> Response:
+        def read() -> ParsedRequest:
             body = read_body(request, settings.max_body_bytes, route.media)
             return route.read(Call(site, request.headers.get, path, body))
 
         reply, tracing.current.get().work = predictor.reply(read, request.headers.get(DEADLINE_HEADER))
-        return told(reply)
+        return respond(reply)
 
-    def tell(route: Fact, **path: str) -> Response:
-        return told(route.tell(Call(site, request.headers.get, path)))
+    def view_info(route: InfoRoute, **path: str) -> Response:
+        return respond(route.respond(Call(site, request.headers.get, path)))
 
     for (method, path), (_, route) in routes.all.items():
         rule = path.replace("{", "<").replace("}", ">")
-        view: Any = partial(ask, route) if isinstance(route, Question) else partial(tell, route)
+        view: Any = (
+            partial(view_questions, route) if isinstance(route, QuestionRoute) else partial(view_info, route)
+        )
         endpoint = f"{method} {path}".replace(".", "_")
         app.add_url_rule(rule, endpoint, view, methods=[method])
-        if isinstance(route, Fact) and route.open:
-            open_to_all.add(endpoint)
-    of_protocols = set(app.view_functions)
-    # After the protocols' routes, which may be any that a platform chooses.
+        if isinstance(route, InfoRoute) and route.public:
+            public_endpoints.add(endpoint)
+    protocol_endpoints = set(app.view_functions)
+    # After the routes of the protocols, whose paths a platform may choose.
     page.register(app)
     docs.register(app, document(routes, page.PAGES | docs.PAGES))
-    open_to_all |= set(app.view_functions) - of_protocols  # these tell what the documentation tells
+    public_endpoints |= set(app.view_functions) - protocol_endpoints  # the page and the documentation
     return app
 
 
 def _sinks(settings: Settings, site: Site, predictor: Predictor) -> list[Callable[[Record], None]]:
-    """Who is told of each request when it is over, in order: spans come before the log, which names them."""
+    """The receivers of each finished request's record, in order: spans before the log, which names them."""
     sinks: list[Callable[[Record], None]] = [predictor.metrics.http]
     if settings.otlp_endpoint:
         sinks.append(open_spans(settings.otlp_endpoint, site.model_name))
@@ -154,16 +156,16 @@ def _info(settings: Settings, answerer: QuestionAnswerer) -> dict[str, Any]:
     }
 
 
-def _refuse_when_full(
+def _reject_when_full(
     application: "WSGIApplication", predictor: Predictor, routes: Routes
 ) -> "WSGIApplication":
-    """Middleware that refuses every POST, which is how questions come, while all places are taken.
+    """Middleware that rejects every POST, the method of all questions, while the queue is full.
 
-    In an overload what a refusal costs is missing at the answers, so this comes before the framework, and
-    before the body is read: the server drops that, or ends the connection where it is long.
+    Under overload every rejection takes CPU time from answers, so this runs before the framework and before
+    the body is read; the server discards a short body and closes the connection after a long one.
     """
 
-    def refuse_or_pass(environment: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def reject_or_pass(environment: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environment["REQUEST_METHOD"] != "POST" or not predictor.full:
             return application(environment, start_response)
         agent, path = environment.get("HTTP_USER_AGENT", ""), environment["PATH_INFO"]
@@ -176,4 +178,4 @@ def _refuse_when_full(
         start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", headers)
         return [reply.body]
 
-    return refuse_or_pass
+    return reject_or_pass

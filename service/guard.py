@@ -1,4 +1,4 @@
-"""Owns who may ask: API keys, and the web pages of other origins; knows no route.
+"""Owns access control: API keys and CORS; knows no route.
 
 Sources: RFC 6750 (bearer tokens), the Fetch standard (CORS).
 """
@@ -69,18 +69,18 @@ def read_keys(path: str) -> Keys:
         if not key or key.startswith("#"):
             continue
         if not _TOKEN.fullmatch(key):
-            raise _bad(f"line {number} of {path} is no bearer token (letters, digits and ._~+/-)")
+            raise _bad(f"line {number} of {path} is not a bearer token (letters, digits and ._~+/-)")
         digests.append(sha256(key.encode()).digest())
     if not digests:
-        raise _bad(f"{path} holds no key")
+        raise _bad(f"{path} has no key")
     return Keys(tuple(digests))
 
 
 def allow_origins(application: "WSGIApplication", origins: str) -> "WSGIApplication":
-    """WSGI middleware: pages of the `origins` (with commas between them, or *) may ask, and read the answers.
+    """WSGI middleware for CORS: allow requests from the comma-separated `origins`, or from all with *.
 
-    It answers preflights, which browsers send without a key. Nothing depends on cookies, so credentials are
-    not allowed, and a * is safe: a page still has to know a key.
+    It answers preflight requests, which browsers send without a key. Credentials are not allowed, since
+    nothing depends on cookies; therefore * is safe: a page still needs a key.
     """
     if not origins:
         return application

@@ -44,7 +44,7 @@ def logging_config(level: str) -> dict[str, Any]:
         "root": {"level": level.upper(), "handlers": ["stderr"]},
         "loggers": {
             "gunicorn.error": {"level": level.upper(), "handlers": [], "propagate": True},
-            # Asked for by a setting of its own, whatever the level of the others.
+            # Enabled by its own setting, whatever the log level.
             _REQUESTS: {"level": "INFO", "handlers": ["stdout"], "propagate": False},
         },
     }

@@ -1,4 +1,4 @@
-"""Owns what is answered while the model loads: alive, but not ready; knows no model."""
+"""Owns the responses while the model loads: live, but not ready; knows no model."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Owns the figures for monitoring, in Prometheus' text format; knows no route and no text of the user's."""
+"""Owns the Prometheus metrics; knows no route and no user text."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -11,18 +11,18 @@ from service.process_memory import ProcessMemory
 from service.tracing import Record, Work
 
 STAGES = ("tokenize", "queue", "infer", "decode")
-# Seconds; from a short question on a fast machine to a deadline.
+# Seconds; from a short question on a fast machine to the default deadline.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-# What a route's label is where the path is none of the service's, or was not looked at.
+# Label for unknown paths and for requests rejected before routing.
 _NO_ROUTE = "other"
 
 
 class Metrics:
-    """The figures of one worker process.
+    """The metrics of one worker process.
 
-    Under the server all workers write theirs into files of the folder `shared`, and `text` sums over them
-    (prometheus_client's multi-process mode, which the server switches on).
+    In the server all workers write their metrics to files in the folder `shared`, and `text` aggregates them
+    (prometheus_client's multi-process mode, which the server enables).
     """
 
     def __init__(self, shared: Path | None = None) -> None:
@@ -30,14 +30,14 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "qa_requests",
-            "Requests for answers, and what could not be read as a request, by HTTP status.",
+            "Question-answering and malformed requests, by HTTP status.",
             ["status"],
             registry=registry,
         )
         self._refused = self._requests.labels(str(HTTPStatus.TOO_MANY_REQUESTS.value))
         self._seconds = Histogram(
             "qa_request_seconds",
-            "Time from a request's arrival to its response, unless it is refused in an overload.",
+            "Time from a request's arrival to its response, without requests rejected under overload.",
             registry=registry,
             buckets=_BUCKETS,
         )
@@ -50,13 +50,13 @@ class Metrics:
         )
         self._stages = {name: stages.labels(name) for name in STAGES}  # a look-up per request costs 3 us each
         self._questions = Counter("qa_questions", "Questions answered.", registry=registry)
-        self._tokens = Counter("qa_tokens", "Tokens run through the model.", registry=registry)
+        self._tokens = Counter("qa_tokens", "Tokens processed by the model.", registry=registry)
         self._request_questions = Histogram(
-            "qa_request_questions", "Questions of an answered request.", registry=registry, buckets=_SIZES
+            "qa_request_questions", "Questions per answered request.", registry=registry, buckets=_SIZES
         )
         self._batch_windows = Histogram(
             "qa_batch_windows",
-            "Windows of text that went to the model in one turn.",
+            "Windows per batch.",
             registry=registry,
             buckets=_SIZES,
         )
@@ -68,24 +68,24 @@ class Metrics:
         )
         http = Counter(
             "qa_http_requests",
-            "Requests of every kind, by method, route and HTTP status.",
+            "All HTTP requests, by method, route and HTTP status.",
             ["method", "route", "status"],
             registry=registry,
         )
         self._http = cache(http.labels)
         refusals = Counter(
             "qa_refusals",
-            "Requests that were not answered, by the code in the body.",
+            "Failed requests, by the error code in the body.",
             ["reason"],
             registry=registry,
         )
         self._refusals = cache(refusals.labels)
 
     def describe(self, facts: Mapping[str, str]) -> None:
-        """Tell what is served, as the labels of a gauge that is always 1."""
+        """Export `facts` about the model as labels of a gauge that is always 1."""
         gauge = Gauge(
             "qa_model_info",
-            "The model that is served and what runs it; always 1.",
+            "The served model and its runtime; always 1.",
             list(facts),
             registry=self._registry,
             multiprocess_mode="livemax",
@@ -93,26 +93,26 @@ class Metrics:
         gauge.labels(*facts.values()).set(1)
 
     def http(self, record: Record) -> None:
-        """A request of whatever kind is over."""
+        """Count a finished request of any kind."""
         method = record.method if record.method in HTTPMethod.__members__ else _NO_ROUTE
         self._http(method, record.route or _NO_ROUTE, str(record.status)).inc()
         if record.code:
             self.refusal(record.code)
 
     def refusal(self, reason: str) -> None:
-        """A request, or what should have been one, is not answered for the reason of that code."""
+        """Count a failed or malformed request by its error code."""
         self._refusals(reason).inc()
 
     def refused(self) -> None:
-        """One request for answers found no place; this must be cheap."""
+        """Count a request rejected by the full queue; must be cheap."""
         self._refused.inc()
 
     def unread(self, status: int) -> None:
-        """Something was refused with `status` without being read as a request for answers."""
+        """Count a request rejected with `status` before it was parsed."""
         self._requests.labels(str(status)).inc()
 
     def request(self, status: int, seconds: float, waiting: int) -> None:
-        """One request for answers is over; `waiting` others are not."""
+        """Count a finished question-answering request; `waiting` others are unfinished."""
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             self.refused()
         else:
@@ -121,7 +121,7 @@ class Metrics:
         self._waiting.set(waiting)
 
     def answered(self, work: Work, turns: Iterable[int]) -> None:
-        """A request was answered; its stages have the names in STAGES, `turns` are windows."""
+        """Count an answered request; its stages are STAGES, `turns` has the windows of each batch."""
         for name, seconds in work.stages.items():
             self._stages[name].observe(seconds)
         self._questions.inc(work.questions)
@@ -131,7 +131,7 @@ class Metrics:
             self._batch_windows.observe(windows)
 
     def text(self) -> bytes:
-        """Everything, of all workers."""
+        """The metrics of all workers in the text format."""
         everything = CollectorRegistry()
         everything.register(ProcessMemory(alone=self._shared is None))
         if self._shared is None:

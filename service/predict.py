@@ -1,4 +1,4 @@
-"""Owns one request, from what was asked to its answers; knows neither web framework nor server."""
+"""Owns one request, from its questions to its answers; knows neither web framework nor server."""
 
 import math
 import time
@@ -6,22 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service import problems, schemas
-from service.asked import Asked
 from service.batching import Inferred, Turnstile
 from service.engine.answering import Answer, Prepared, QuestionAnswerer
 from service.errors import InvalidInput
 from service.metrics import STAGES, Metrics
+from service.parsed import ParsedRequest
 from service.problems import Reply
 from service.settings import Settings
 from service.tracing import Work
 
-# Seconds a client is ready to wait; the service then refuses rather than work for nobody.
+# Seconds that a client will wait; afterwards its request is abandoned.
 DEADLINE_HEADER = "X-Request-Timeout"
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Per item of a request its answers, best first, or why it has none; and the work that took, if any."""
+    """For each item of a request its answers, best first, or the reason why not; and the work, if any."""
 
     entries: list[list[Answer] | InvalidInput]
     work: Work | None
@@ -42,19 +42,18 @@ class Predictor:
 
     @property
     def full(self) -> bool:
-        """Whether a request that came now would be refused."""
+        """Whether a request that arrives now would be rejected."""
         return self._turnstile.full
 
     def refuse(self) -> Reply:
-        """The reply to a request that is turned away unread, and counted here."""
+        """Count a request that is rejected unread; its reply."""
         self.metrics.refused()
         return problems.reply(self._turnstile.overloaded())
 
-    def reply(self, read: Callable[[], Asked], timeout: str | None) -> tuple[Reply, Work | None]:
-        """Answer the request that `read` gives, or say why not, in this project's own form; raises nothing.
+    def reply(self, read: Callable[[], ParsedRequest], timeout: str | None) -> tuple[Reply, Work | None]:
+        """Answer the request that `read` returns; errors become replies in the native format.
 
-        `timeout` is the text of the client's DEADLINE_HEADER. With the reply comes what it took, where it is
-        an answer.
+        `timeout` is the value of the client's DEADLINE_HEADER. The work is None for errors.
         """
         arrived = time.monotonic()
         work = None
@@ -66,10 +65,10 @@ class Predictor:
         return reply, work
 
     def answer(self, asked: schemas.Request, timeout: str | None, arrived: float) -> Answered:
-        """Answer the items of a parsed request that came at `arrived`, a time of the monotonic clock.
+        """Answer the items of a parsed request that arrived at `arrived`, a time of time.monotonic.
 
-        A fault of one item is its entry, so that the others keep their answers. Raises InvalidInput for
-        the time-out, Overloaded and DeadlineExceeded.
+        The entry of an invalid item is its error, so the others are answered. Raises InvalidInput for
+        an invalid timeout, Overloaded and DeadlineExceeded.
         """
         deadline = arrived + _seconds_allowed(timeout, self._settings.deadline_seconds)
         with self._turnstile.admit():
@@ -90,13 +89,13 @@ class Predictor:
         return Answered(entries, work)
 
     def _reply(
-        self, read: Callable[[], Asked], timeout: str | None, arrived: float
+        self, read: Callable[[], ParsedRequest], timeout: str | None, arrived: float
     ) -> tuple[Reply, Work | None]:
         asked = read()
         request = asked.request
         answered = self.answer(request, timeout, arrived)
         faults = [(i, entry) for i, entry in enumerate(answered.entries) if isinstance(entry, InvalidInput)]
-        if len(faults) == len(request.items):  # nothing was answered: the whole request is at fault
+        if len(faults) == len(request.items):  # no item is valid: the request fails as a whole
             index, fault = faults[0]
             return problems.reply(fault, index if request.many else None), None
         reply, work = asked.encode(answered.entries), answered.work
@@ -106,7 +105,7 @@ class Predictor:
         return Reply(reply.status, reply.body, headers, reply.content_type), work
 
     def _prepare(self, item: schemas.Question | InvalidInput, deadline: float) -> Prepared | InvalidInput:
-        """Tokenize one item; a fault stays with the item."""
+        """Tokenize one item, or return its error."""
         if isinstance(item, InvalidInput):
             return item
         try:
@@ -124,7 +123,7 @@ class Predictor:
 
 
 def _seconds_allowed(timeout: str | None, most: float) -> float:
-    """The client's own deadline where it sent one, never more than the service's."""
+    """The client's deadline if it sent one, at most the service's."""
     if timeout is None:
         return most
     try:

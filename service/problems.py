@@ -1,4 +1,4 @@
-"""Owns the one table from failures to HTTP statuses; knows no route and no text of the user's."""
+"""Owns the table from errors to HTTP statuses; knows no route and no user text."""
 
 import logging
 import math
@@ -31,18 +31,18 @@ STATUS: dict[type[QAError], int] = {
     DeadlineExceeded: 504,
 }
 
-# What the web framework and the web server refuse by themselves, in this project's words.
+# Errors raised by the web framework and the web server.
 _REFUSALS: dict[int, tuple[str, str]] = {
     400: ("bad_request", "The request cannot be read as HTTP with a JSON body."),
-    403: ("forbidden", "This client may not send this request."),
+    403: ("forbidden", "This client is not allowed to send this request."),
     404: ("not_found", "There is nothing at this path: questions go to POST /predict."),
-    405: ("method_not_allowed", "This path does not take this method."),
-    413: ("too_large", "The request body is larger than this service takes (see /info)."),
-    414: ("uri_too_long", "The request line is longer than this service takes."),
+    405: ("method_not_allowed", "This path does not support this method."),
+    413: ("too_large", "The request body exceeds the limit of this service (see /info)."),
+    414: ("uri_too_long", "The request line exceeds the limit of this service."),
     415: ("unsupported_media_type", "Send the body as Content-Type: application/json."),
-    417: ("expectation_failed", "The only expectation this service meets is Expect: 100-continue."),
-    431: ("headers_too_large", "The request has more or longer header fields than this service takes."),
-    501: ("unsupported_transfer_coding", "The only transfer coding this service reads is chunked."),
+    417: ("expectation_failed", "The only supported expectation is Expect: 100-continue."),
+    431: ("headers_too_large", "The request header exceeds the limits of this service."),
+    501: ("unsupported_transfer_coding", "The only supported transfer coding is chunked."),
 }
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a request is answered: a status, a body, and headers beside its type and length."""
+    """A response: status, body, and headers other than content type and length."""
 
     status: int
     body: bytes
@@ -65,14 +65,14 @@ class UnexpectedError(QAError):
 
 
 def reply(error: Exception, item: int | None = None) -> Reply:
-    """The one shape of every failure; overload and unreadiness say when to come back.
+    """The response to an error; overload and unreadiness have Retry-After.
 
-    `item` is the one of a list at fault. A named failure without a row in the table is a bug, too.
+    `item` is the index of the invalid item of a list. A QAError without a row in the table is a bug, too.
     """
     if isinstance(error, HTTPException):
         # RFC 9110: a 405 must name the methods allowed, a 415 the encodings accepted.
-        told = ("Allow", "Accept-Encoding", "Location")
-        return refusal(error.code or 500, tuple(pair for pair in error.get_headers() if pair[0] in told))
+        kept = ("Allow", "Accept-Encoding", "Location")
+        return refusal(error.code or 500, tuple(pair for pair in error.get_headers() if pair[0] in kept))
     if not isinstance(error, QAError):
         return unexpected(error)
     headers: tuple[tuple[str, str], ...] = ()
@@ -87,7 +87,7 @@ def reply(error: Exception, item: int | None = None) -> Reply:
 
 
 def refusal(status: int, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-    """What the framework or the server refuses by itself, told in the one shape of every failure."""
+    """The response to an error that the framework or the server raised."""
     code, message = _REFUSALS.get(status, ("http_error", f"The request was refused ({status})."))
     problem = QAError(message)
     problem.code = code
@@ -95,14 +95,14 @@ def refusal(status: int, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
 
 
 def unexpected(error: BaseException) -> Reply:
-    """A bug: its type and the lines it passed go to the log, since its message could quote the user."""
+    """The response to a bug. Its type and stack are logged, not its message, which may contain user text."""
     _log.error("%s", places(error))
     failure = UnexpectedError("The service failed on this request; the cause is in its log.")
     return Reply(500, schemas.encode(schemas.problem_body(failure)))
 
 
 def places(error: BaseException) -> str:
-    """An exception as its type and the lines it passed, without its message."""
+    """An exception as its type and stack, without its message."""
     passed, frame = [], error.__traceback__
     while frame is not None:
         code = frame.tb_frame.f_code

@@ -11,10 +11,10 @@ import msgspec
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput, QAError
 
-if TYPE_CHECKING:  # the master process, which tells failures, must not load the engine
+if TYPE_CHECKING:  # the master process formats errors and must not load the engine
     from service.engine.answering import Answer
 
-# Least values, which Parameters checks by itself, for readers of the OpenAPI document.
+# Minimums for the OpenAPI document; Parameters checks them itself.
 _LEAST = {"top_k": 1, "max_answer_len": 1, "max_seq_len": 1, "max_question_len": 1, "doc_stride": 0}
 
 
@@ -23,8 +23,8 @@ def _field(field: "dataclasses.Field[Any]") -> tuple[str, Any, Any]:
     kind: Any = field.type
     if field.name in _LEAST:
         # msgspec refuses 3.0 for int; in JSON Schema that is an integer, and some languages write it.
-        told = {"type": ["integer", "null"], "minimum": _LEAST[field.name]}
-        kind = Annotated[kind | float | None, msgspec.Meta(extra_json_schema=told)]
+        extra = {"type": ["integer", "null"], "minimum": _LEAST[field.name]}
+        kind = Annotated[kind | float | None, msgspec.Meta(extra_json_schema=extra)]
     return field.name, kind | None, field.default
 
 
@@ -38,7 +38,7 @@ ParametersBody: Any = msgspec.defstruct(
 )
 _Text = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
 
-# Names of unknown fields are told up to this length.
+# Longer names of unknown fields are not repeated in errors.
 _LONGEST_NAME = 64
 
 
@@ -49,14 +49,14 @@ class InvalidJson(QAError):
 
 
 class Item(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A question and the text that holds its answer."""
+    """A question and its context."""
 
     question: _Text
     context: _Text
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Options of Hugging Face's hosted API. They change nothing: the model is loaded, nothing is cached."""
+    """Options of Hugging Face's hosted API, without effect: the model is loaded, nothing is cached."""
 
     use_cache: bool = True
     use_gpu: bool = False
@@ -84,7 +84,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request's items in order, each valid or the reason why not; `many` asks for a list."""
+    """A request's items in order, each valid or its error; with `many` the result is a list."""
 
     items: Sequence[Question | InvalidInput]
     many: bool
@@ -93,9 +93,8 @@ class Request:
 def parse_request(body: bytes, *, max_items: int, max_top_k: int) -> Request:
     """Read a request body.
 
-    A list, or `inputs` with a list, gives one entry per item and a bad item is an entry, so the
-    others can still be answered. Raises InvalidJson, and InvalidInput where the fault lies outside
-    the items.
+    A list, or `inputs` with a list, gives one entry per item. The entry of an invalid item is its error, so
+    that the others can be answered. Raises InvalidJson, and InvalidInput for errors outside the items.
     """
     if body.lstrip()[:1] == b"[":
         elements: list[msgspec.Raw] = decode(body, list[msgspec.Raw])
@@ -116,24 +115,24 @@ def parse_request(body: bytes, *, max_items: int, max_top_k: int) -> Request:
     return Request(items, many=True)
 
 
-def response_body(asked: Request, entries: "Sequence[list[Answer] | InvalidInput]") -> Any:
-    """The body that answers `asked`, with one entry per item: its answers, best first, or its fault."""
+def response_body(request: Request, entries: "Sequence[list[Answer] | InvalidInput]") -> Any:
+    """The body for `request`, with one entry per item: its answers, best first, or its error."""
     bodies = [
         answer_body(entry, item.parameters.top_k)
         if isinstance(item, Question) and not isinstance(entry, InvalidInput)
         else problem_body(cast(InvalidInput, entry), index)
-        for index, (item, entry) in enumerate(zip(asked.items, entries, strict=True))
+        for index, (item, entry) in enumerate(zip(request.items, entries, strict=True))
     ]
-    return bodies if asked.many else bodies[0]
+    return bodies if request.many else bodies[0]
 
 
 def answer_body(answers: "Sequence[Answer]", top_k: int) -> Any:
-    """Upstream's shape: one object for top_k 1, else always a list."""
+    """As upstream: an object for top_k 1, else a list."""
     return answers[0] if top_k == 1 else list(answers)
 
 
 def problem_body(problem: QAError, item: int | None = None) -> dict[str, Any]:
-    """The one shape of every error; `item` counts from 0 and is absent outside lists."""
+    """The body of every error; `item` counts from 0 and is absent outside lists."""
     error: dict[str, Any] = {
         "code": problem.code,
         "message": problem.message,
@@ -194,7 +193,7 @@ def read_parameters(body: Any, max_top_k: int) -> Parameters:
 
 
 def read_item(element: msgspec.Raw, parameters: Parameters) -> Question | InvalidInput:
-    """The question that one element of a list holds, or why it holds none."""
+    """The question in one element of a list, or its error."""
     try:
         item: Item = decode(element, Item)
         return read_question(item.question, item.context, parameters)
@@ -203,7 +202,7 @@ def read_item(element: msgspec.Raw, parameters: Parameters) -> Question | Invali
 
 
 def limited(elements: list[Any], max_items: int, field: str | None = "inputs") -> list[Any]:
-    """The list as it is. Raises InvalidInput naming `field` where it is empty or longer than `max_items`."""
+    """The list unchanged. Raises InvalidInput naming `field` if it is empty or longer than `max_items`."""
     if not elements:
         raise InvalidInput("The list of questions is empty.", field=field)
     if len(elements) > max_items:
@@ -218,7 +217,7 @@ def _both() -> InvalidInput:
 
 
 def decode(body: bytes | msgspec.Raw, kind: Any) -> Any:
-    """JSON as `kind`. Raises InvalidJson, and InvalidInput naming the field that is of another type."""
+    """JSON as `kind`. Raises InvalidJson, and InvalidInput naming a field of the wrong type."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -229,7 +228,7 @@ def decode(body: bytes | msgspec.Raw, kind: Any) -> Any:
 
 
 def _invalid(message: str) -> InvalidInput:
-    """Turn msgspec's sentence and path (`$.inputs.question`) into a field name."""
+    """Convert msgspec's message and path (`$.inputs.question`) to an error with a field name."""
     sentence, _, path = message.partition(" - at ")
     parts = path.strip("`").removeprefix("$").strip(".").split(".") if path else []
     if named := re.search(r"field `(.*)`$", sentence, re.DOTALL):

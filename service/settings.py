@@ -1,4 +1,4 @@
-"""Owns every setting of the service, its default and its limits; knows no one who uses them."""
+"""Owns every setting of the service, its default and its limits; knows none of its users."""
 
 import difflib
 import os
@@ -12,24 +12,24 @@ from service.errors import SettingsError
 
 PREFIX = "QA_"
 _HERE = Path(__file__).resolve().parent
-# In a checkout and in an image beside this package; an installed wheel carries it inside.
+# Next to this package in a checkout and in an image; inside the package in an installed wheel.
 _PLACES = (_HERE.parent / "models" / "default", _HERE / "default_model")
 DEFAULT_MODEL = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
 
 _MEBIBYTE = 1 << 20
-# What every part that gets a number takes, in seconds or as a count; larger ones overflow in some of them.
+# The largest number of seconds or items that every part accepts; larger ones overflow in some of them.
 _MOST = (1 << 31) - 1
-# Names of the platforms' own for a setting, used where its QA_ name is absent; the first that is set counts.
+# Variables of hosting platforms, used where the QA_ variable is absent; the first one that is set applies.
 _PLATFORM_NAMES = {
     "port": ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "PORT"),
     "vertex_predict_route": ("AIP_PREDICT_ROUTE",),
     "vertex_health_route": ("AIP_HEALTH_ROUTE",),
     "otlp_endpoint": ("OTEL_EXPORTER_OTLP_ENDPOINT",),
 }
-# Kubernetes tells every pod of each Service in variables that begin with its name, Docker of each link; those
-# of a Service "qa" or "qa-model" look like settings.
+# Kubernetes sets variables with the upper-case name of each Service in every pod, Docker likewise for links;
+# those of a Service "qa" or "qa-model" look like settings.
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
-_OF_A_SERVICE = re.compile(
+_SERVICE_VARIABLE = re.compile(
     r"QA_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|ENV_\w+)",
     re.ASCII,
 )
@@ -39,45 +39,45 @@ _ORIGIN = re.compile(r"\s*(\*|null|[a-z][a-z0-9+.-]*://[^\s/,?#@]+)\s*")
 
 
 def _setting(default: Any, text: str, *, least: float | None = None, most: float = _MOST) -> Any:
-    """A field with its help text and, for numbers, the least and the largest value allowed."""
+    """A field with its help text and, for numbers, the minimum and the maximum."""
     return field(default=default, metadata={"help": text, "least": least, "most": most})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Read once at start, by `from_env`, and handed to whoever needs it. Flag > QA_NAME > default.
+    """Read once at startup by `from_env`, then injected. Precedence: flag, QA_NAME, default.
 
     Counts are per worker process unless they say otherwise.
     """
 
-    model: Path = _setting(DEFAULT_MODEL, "model folder made by 'python -m export'")
+    model: Path = _setting(DEFAULT_MODEL, "model folder written by 'python -m export'")
     host: str = _setting(
         "127.0.0.1", "address or name to listen on, or unix:PATH; 0.0.0.0 for every interface"
     )
-    port: int = _setting(8000, "TCP port to listen on; 0 picks a free one", least=0, most=65535)
+    port: int = _setting(8000, "TCP port to listen on; 0 selects a free one", least=0, most=65535)
     workers: int = _setting(1, "worker processes; one is right for most machines", least=1, most=1024)
-    threads: int = _setting(0, "CPU threads of one inference; 0 takes every CPU allowed", least=0, most=1024)
-    kernel: bool = _setting(True, "run the graph with the custom operator where this machine can")
-    token_budget: int = _setting(384, "most tokens of one call of an fp32 model", least=1)
-    max_body_bytes: int = _setting(2 * _MEBIBYTE, "largest request body", least=1)
-    max_items: int = _setting(128, "most questions in one request", least=1)
-    max_top_k: int = _setting(100, "largest top_k a request may ask for", least=1)
-    max_waiting: int = _setting(32, "requests that may wait for the model before 429", least=0)
-    max_waiting_tokens: int = _setting(262_144, "tokens that may wait for the model before 429", least=1)
-    deadline_seconds: float = _setting(30.0, "time allowed for one request", least=0.001)
-    root_path: str = _setting("", "path before every route, where a proxy does not strip it: /qa")
-    drain_seconds: int = _setting(30, "time running requests get after SIGTERM", least=0)
-    model_name: str = _setting("", "name in /v2/models/NAME; empty takes the model folder's")
-    vertex_predict_route: str = _setting("", "path of Vertex AI's predictions; empty for none")
-    vertex_health_route: str = _setting("", "path of Vertex AI's health checks; empty for none")
-    api_keys_file: str = _setting("", "file of the API keys, one a line; empty asks for none")
-    open_metrics: bool = _setting(False, "answer /metrics without an API key")
-    cors_origins: str = _setting("", "origins whose pages may ask, with commas between them; * for all")
-    gzip_min_bytes: int = _setting(1024, "smallest body that is gzipped for who accepts it", least=1)
-    otlp_endpoint: str = _setting("", "base URL that takes traces as OTLP over HTTP; empty for none")
-    log_format: str = _setting("text", "text, or json with a line for each request")
+    threads: int = _setting(0, "CPU threads for inference; 0 uses every available CPU", least=0, most=1024)
+    kernel: bool = _setting(True, "use the graph with the custom operator if the CPU supports it")
+    token_budget: int = _setting(384, "maximum tokens per batch of an fp32 model", least=1)
+    max_body_bytes: int = _setting(2 * _MEBIBYTE, "maximum size of a request body", least=1)
+    max_items: int = _setting(128, "maximum number of questions per request", least=1)
+    max_top_k: int = _setting(100, "maximum top_k", least=1)
+    max_waiting: int = _setting(32, "maximum number of waiting requests; further ones get 429", least=0)
+    max_waiting_tokens: int = _setting(262_144, "maximum tokens of waiting requests, likewise", least=1)
+    deadline_seconds: float = _setting(30.0, "maximum time for one request; then 504", least=0.001)
+    root_path: str = _setting("", "path prefix of every route, such as /qa, if a proxy does not strip it")
+    drain_seconds: int = _setting(30, "time to finish running requests after SIGTERM", least=0)
+    model_name: str = _setting("", "name in /v2/models/NAME; empty: name of the model folder")
+    vertex_predict_route: str = _setting("", "path of Vertex AI predictions; empty disables it")
+    vertex_health_route: str = _setting("", "path of Vertex AI health checks; empty disables it")
+    api_keys_file: str = _setting("", "file of API keys, one per line; empty disables authentication")
+    open_metrics: bool = _setting(False, "serve /metrics without an API key")
+    cors_origins: str = _setting("", "allowed CORS origins, comma-separated; * for all")
+    gzip_min_bytes: int = _setting(1024, "minimum size of a response body to compress with gzip", least=1)
+    otlp_endpoint: str = _setting("", "base URL of an OTLP/HTTP trace receiver; empty disables tracing")
+    log_format: str = _setting("text", "text, or json with one line per request")
     log_level: str = _setting("info", "debug, info, warning or error")
-    access_log: bool = _setting(False, "log one line per request (never its texts)")
+    access_log: bool = _setting(False, "log one line per request, without its texts")
 
     @classmethod
     def from_env(
@@ -85,9 +85,9 @@ class Settings:
     ) -> Self:
         """Settings from `flags` (None values are absent flags), then `env`, then defaults.
 
-        PORT, which platforms set, stands in for an absent QA_PORT; what Kubernetes and Docker say of services
-        whose names begin with "qa" is ignored. Raises SettingsError naming the variable for an unknown QA_
-        name, an unreadable value and one below its limit.
+        PORT, which platforms set, is the fallback for QA_PORT. Variables that Kubernetes and Docker set for
+        services whose names begin with "qa" are ignored. Raises SettingsError naming the variable for an
+        unknown QA_ name, an invalid value and a value below its minimum.
         """
         env = os.environ if env is None else env
         names = {PREFIX + setting.name.upper(): setting.name for setting in fields(cls)}
@@ -97,7 +97,7 @@ class Settings:
                 if env.get(variable):
                     values[name] = env[variable]
         for variable, text in env.items():
-            if not variable.startswith(PREFIX) or _tells_of_a_service(variable, text):
+            if not variable.startswith(PREFIX) or _is_service_variable(variable, text):
                 continue
             if variable not in names:
                 raise SettingsError(_unknown(variable, names), field=variable)
@@ -111,7 +111,7 @@ class Settings:
 
     @property
     def served_name(self) -> str:
-        """The name under which the model is known to clients, figures and logs."""
+        """Name of the model in the API, metrics and logs."""
         return self.model_name or self.model.resolve().name
 
     def __post_init__(self) -> None:
@@ -139,10 +139,10 @@ class Settings:
             raise _bad("log_level", self.log_level, "debug, info, warning or error")
 
 
-def _tells_of_a_service(variable: str, text: str) -> bool:
-    """Whether a variable is not a setting but Kubernetes' or Docker's word for a service."""
+def _is_service_variable(variable: str, text: str) -> bool:
+    """Whether a variable is not a setting but one that Kubernetes or Docker sets for a service."""
     return bool(
-        _OF_A_SERVICE.fullmatch(variable)
+        _SERVICE_VARIABLE.fullmatch(variable)
         or (variable.endswith("_PORT") and _URL.fullmatch(text))
         or (variable.endswith("_NAME") and text.startswith("/"))
     )

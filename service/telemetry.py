@@ -1,8 +1,8 @@
-"""Owns requests as OpenTelemetry spans; knows no route, and imports nothing of OpenTelemetry before use.
+"""Owns OpenTelemetry spans of requests; knows no route, and imports OpenTelemetry only if it is used.
 
-The extra `otel` brings the libraries. They read OpenTelemetry's own environment variables for what is not set
-here: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS and their
-kin. Attributes are named as the semantic conventions for HTTP say; the service's own begin with "qa.".
+The extra `otel` installs the SDK, which reads its own environment variables for everything that is not set
+here: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS and
+others. Attributes follow the semantic conventions for HTTP; the service's own begin with "qa.".
 """
 
 from collections.abc import Callable
@@ -18,23 +18,23 @@ _PATH = "/v1/traces"  # below the base URL: OTLP/HTTP
 
 
 def check_installed(endpoint: str) -> None:
-    """Raise SettingsError where traces are asked for and their libraries are not there. Imports none."""
+    """Raise SettingsError if traces are enabled and the SDK is not installed, without importing it."""
     try:
         if not endpoint or find_spec("opentelemetry.exporter.otlp.proto.http"):
             return
     except ModuleNotFoundError:  # of a package on the way
         pass
     raise SettingsError(
-        "QA_OTLP_ENDPOINT (--otlp-endpoint), or OTEL_EXPORTER_OTLP_ENDPOINT, asks for traces, which need the "
+        "QA_OTLP_ENDPOINT (--otlp-endpoint), or OTEL_EXPORTER_OTLP_ENDPOINT, enables traces, which need the "
         "extra otel: pip install 'qa-onnx[otel]'.",
         field="QA_OTLP_ENDPOINT",
     )
 
 
 def open_spans(endpoint: str, model: str) -> Callable[[Record], None]:
-    """A function that sends a request as a span with its stages inside, and notes the span in the record.
+    """A function that exports a request as a span with child spans, and adds the span to its record.
 
-    A thread sends them in batches, so that no request waits for that; to be called after a fork, therefore.
+    A background thread exports spans in batches. Call this after forking, since a fork loses the thread.
     """
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -78,7 +78,7 @@ def open_spans(endpoint: str, model: str) -> Callable[[Record], None]:
             span.set_status(trace.StatusCode.ERROR)
         if record.work:
             span.set_attributes({"qa.questions": record.work.questions, "qa.tokens": record.work.tokens})
-            # One after the other, though long documents wait and run in turns: a stage is their sum.
+            # Consecutive spans with the total time of each stage: long documents run in several turns.
             inside = trace.set_span_in_context(span)
             at = record.arrived + int((record.work.begun - record.started) * _NANOSECONDS)
             for name, seconds in record.work.stages.items():

@@ -1,6 +1,7 @@
-"""Owns a request's id, its trace and the record of it for logs, figures and spans; knows no route.
+"""Owns a request's id, its trace context and its record for logs, metrics and spans; knows no route.
 
-Source: W3C Trace Context (https://www.w3.org/TR/trace-context/), version 00 and how it has later ones read.
+Source: W3C Trace Context (https://www.w3.org/TR/trace-context/), version 00, and how it
+parses later versions.
 """
 
 import re
@@ -21,17 +22,17 @@ _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """Where in a distributed trace something happens; ids in lower-case hexadecimal digits."""
+    """A span in a distributed trace; ids in lower-case hexadecimal digits."""
 
     trace_id: str  # 32 digits
     span_id: str  # 16 digits
     flags: int  # 8 bits, the lowest one: sampled
-    state: str = ""  # the tracestate header as it came
+    state: str = ""  # the tracestate header, unmodified
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the model did for one request."""
+    """The work of the model for one request."""
 
     begun: float  # seconds of the monotonic clock, when its first stage began
     stages: Mapping[str, float]  # seconds, in the order of the stages
@@ -41,31 +42,31 @@ class Work:
 
 @dataclass(slots=True)
 class Record:
-    """One HTTP request, without any text of the user's but the id that the client chose."""
+    """One HTTP request, without user text except for the id that the client chose."""
 
     id: str
     method: str
-    trace: TraceContext | None  # the caller's; of the request's own span once there is one
+    trace: TraceContext | None  # the caller's span, later that of the request
     arrived: int  # nanoseconds since the epoch
     started: float  # the same moment, seconds of the monotonic clock
-    route: str = ""  # the pattern of its path; empty for paths that are none
+    route: str = ""  # the route pattern; empty for unknown paths
     status: int = 0
     seconds: float = 0.0  # until the response was ready to be sent
     code: str = ""  # of the failure
     work: Work | None = None
 
 
-# Of the request that this thread answers.
+# The record of the request that this thread handles.
 current: ContextVar[Record] = ContextVar("current")
 
 
 def request_id(sent: str | None) -> str:
-    """The client's id where it is printable ASCII of at most 128 characters, else a new one."""
+    """The client's id if it is printable ASCII of at most 128 characters, else a new one."""
     return sent if sent is not None and _ID.fullmatch(sent) else uuid4().hex
 
 
 def parse_traceparent(header: str | None, state: str = "") -> TraceContext | None:
-    """The caller's place in its trace; None for a header that is absent or against the specification."""
+    """The caller's span; None for an absent or invalid header."""
     found = _TRACEPARENT.fullmatch(header) if header else None
     if found is None:
         return None
@@ -78,9 +79,9 @@ def parse_traceparent(header: str | None, state: str = "") -> TraceContext | Non
 def keep_records(
     application: "WSGIApplication", sinks: Sequence[Callable[[Record], None]]
 ) -> "WSGIApplication":
-    """WSGI middleware: gives each request a record, tells its id in the response, and hands the record on.
+    """WSGI middleware: create a record of each request, add its id to the response, and pass it to the sinks.
 
-    The sinks are called before the response is sent, so that whoever has it finds it counted.
+    The sinks are called before the response is sent, so that a client that has its response finds it counted.
     """
 
     def recorded(environment: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:

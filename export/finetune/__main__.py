@@ -24,10 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"Stopped: {error}. The same command goes on from the last checkpoint.", file=sys.stderr)
+        print(
+            f"Stopped: {error}. Run the same command again to resume from the last checkpoint.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        print("Interrupted; run the same command again to resume from the last checkpoint.", file=sys.stderr)
         return 130
     return 0
 
@@ -36,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.finetune",
         description="Fine-tune an encoder for extractive question answering on SQuAD files. "
-        "A run that was killed goes on where it was when the same command is given again.",
+        "An interrupted run resumes when the same command is run again.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     count = _number(int, 1)
@@ -56,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=parse_source,
         metavar="FILE[@SHARE]",
-        help="SQuAD v1 or v2 JSON files, or JSON lines of paragraphs with candidate answers (see "
-        "export/finetune/sources.py); @0.2 takes a fifth of the questions, at random",
+        help="SQuAD v1 or v2 JSON files, or JSON Lines of paragraphs with candidate answers (see "
+        "export/finetune/sources.py); @0.2 uses a random fifth of the questions",
     )
     required.add_argument(
         "--output",
@@ -65,32 +68,51 @@ def _parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         type=Path,
         metavar="FOLDER",
-        help="where the Hugging Face folder goes; checkpoints go to FOLDER.checkpoint",
+        help="Hugging Face folder to write; checkpoints go to FOLDER.checkpoint",
     )
     add = parser.add_argument
-    add("--epochs", type=count, default=3, help="times over the data")
-    add("--max-steps", type=count, metavar="N", help="stop after N steps, if the epochs have more")
+    add("--epochs", type=count, default=3, help="passes over the data")
+    add("--max-steps", type=count, metavar="N", help="stop after N steps at the latest")
     add("--batch-size", type=count, default=16, help="windows per step")
-    add("--learning-rate", type=_number(float, 1e-9), default=2e-4, help="at its highest")
-    add("--warmup-ratio", type=share, default=0.06, help="share of the steps in which it rises")
-    add("--schedule", choices=("linear", "cosine", "constant"), default="linear", help="of its fall")
-    add("--max-seq-length", type=count, default=384, help="tokens per window")
+    add("--learning-rate", type=_number(float, 1e-9), default=2e-4, help="peak learning rate")
+    add("--warmup-ratio", type=share, default=0.06, help="share of the steps with a rising learning rate")
     add(
-        "--doc-stride", type=_number(int, 0), default=128, help="tokens by which neighbouring windows overlap"
+        "--schedule",
+        choices=("linear", "cosine", "constant"),
+        default="linear",
+        help="decay of the learning rate",
     )
-    add("--seed", type=_number(int, 0), default=0, help="of every random choice")
-    add("--dropout", type=_number(float, 0, 0.9), default=0.0, help="slow on a CPU")
-    add("--activation", metavar="NAME", help="replaces the base's, as relu, which int8 graphs run faster")
-    add("--train-embeddings", action="store_true", help="train the word embeddings too")
-    add("--teacher", metavar="MODEL", help="a fine-tuned model to distil from")
-    add("--teacher-weight", type=share, default=0.5, help="of its probabilities against the annotators'")
-    add("--temperature", type=_number(float, 0.1), default=2.0, help="that softens its probabilities")
-    add("--hide-fraction", type=share, default=0.0, help="of the words' tokens to mask, others every epoch")
+    add("--max-seq-length", type=count, default=384, help="tokens per window")
+    add("--doc-stride", type=_number(int, 0), default=128, help="overlap of consecutive windows in tokens")
+    add("--seed", type=_number(int, 0), default=0, help="random seed")
+    add("--dropout", type=_number(float, 0, 0.9), default=0.0, help="dropout probability (slow on a CPU)")
+    add(
+        "--activation",
+        metavar="NAME",
+        help="replacement for the base's activation, such as relu, which int8 graphs run faster",
+    )
+    add("--train-embeddings", action="store_true", help="train the word embeddings, too")
+    add("--teacher", metavar="MODEL", help="fine-tuned model to distil from")
+    add(
+        "--teacher-weight",
+        type=share,
+        default=0.5,
+        help="weight of the teacher's probabilities against the labels",
+    )
+    add(
+        "--temperature", type=_number(float, 0.1), default=2.0, help="softmax temperature of the distillation"
+    )
+    add(
+        "--hide-fraction",
+        type=share,
+        default=0.0,
+        help="share of word tokens to mask, drawn anew every epoch",
+    )
     add(
         "--no-answer-fraction",
         type=_number(float, 0),
         default=0.0,
-        help="hard unanswerable examples to make, as a share of the answered questions: with the most "
+        help="hard unanswerable examples to generate, as a share of the answerable questions: with the most "
         "similar passage of the file, or without the answer's sentence",
     )
     add(
@@ -98,16 +120,25 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="TITLE",
-        help="articles to keep out of training, in every file: they go to FOLDER/held-out.json, for "
-        "python -m export --calibrate",
+        help="articles to exclude from training, in every file; their questions go to FOLDER/held-out.json, "
+        "for python -m export --calibrate",
     )
-    add("--average-with-base", action="store_true", help="leave the mean of a fine-tuned base and the result")
-    add("--mimic", metavar="MODEL", help="a fine-tuned model of the same shape to follow, layer by layer")
-    add("--checkpoint-minutes", type=_number(float, 0), default=3.0, help="between checkpoints")
+    add(
+        "--average-with-base",
+        action="store_true",
+        help="save the mean of the weights of a fine-tuned base and the result",
+    )
+    add("--mimic", metavar="MODEL", help="fine-tuned model of the same shape to distil layer by layer")
+    add("--checkpoint-minutes", type=_number(float, 0), default=3.0, help="minutes between checkpoints")
     add("--restart", action="store_true", help="discard an earlier checkpoint or output")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where it is fast")
-    add("--no-compile", action="store_true", help="do not use torch.compile, even where it would work")
+    add(
+        "--precision",
+        choices=("auto", "bf16", "fp32"),
+        default="auto",
+        help="auto: bf16 if the device supports it",
+    )
+    add("--no-compile", action="store_true", help="do not use torch.compile")
     return parser
 
 

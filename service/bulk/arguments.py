@@ -1,4 +1,4 @@
-"""Owns the flags of `bulk`; knows nothing of what they do."""
+"""Owns the flags of `bulk`; knows nothing of their effect."""
 
 import argparse
 from dataclasses import fields
@@ -12,21 +12,35 @@ from service.engine.parameters import Parameters, Scoring
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags but those of the settings."""
     add = parser.add_argument
-    add("--input", type=Path, required=True, metavar="FILE", help="JSON lines, CSV, Parquet or SQuAD JSON")
-    add("--output", type=Path, required=True, metavar="FILE", help="the same with a column for the answer")
-    add("--errors", type=Path, metavar="FILE", help="bad rows and why (default: OUTPUT.errors.jsonl)")
-    add("--restart", action="store_true", help="begin anew: forget an earlier run, replace its output")
-    add("--fail-on-errors", action="store_true", help="exit status 1 where a row was bad")
-    add("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
-    add("--address", help="address of the Ray cluster (default: that of RAY_ADDRESS, else a local one)")
+    add("--input", type=Path, required=True, metavar="FILE", help="JSON Lines, CSV, Parquet or SQuAD JSON")
+    add("--output", type=Path, required=True, metavar="FILE", help="the rows of the input with a prediction")
+    add("--errors", type=Path, metavar="FILE", help="invalid rows and reasons (default: OUTPUT.errors.jsonl)")
+    add("--restart", action="store_true", help="start over: discard an earlier run and its output")
+    add("--fail-on-errors", action="store_true", help="exit status 1 if any row is invalid")
+    add(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="run on this machine or on a Ray cluster (default local)",
+    )
+    add("--address", help="address of the Ray cluster (default: RAY_ADDRESS, else a local one)")
     files = parser.add_argument_group("files")
     add = files.add_argument
-    add("--input-format", choices=INPUTS, help="where the name does not tell")
-    add("--output-format", choices=OUTPUTS, help="the input's, jsonl, or predictions: {id: answer, ...}")
-    add("--delimiter", default=",", metavar="C", help="between the cells of CSV (default a comma)")
+    add("--input-format", choices=INPUTS, help="default: by file extension")
+    add(
+        "--output-format",
+        choices=OUTPUTS,
+        help="default: that of the input; predictions is {id: answer, ...}",
+    )
+    add("--delimiter", default=",", metavar="C", help="field separator of CSV (default a comma)")
     for column in fields(Columns):
-        add(f"--{column.name}-column", default=column.default, metavar="NAME", help=f"({column.default})")
-    questions = parser.add_argument_group("parameters", "as in the HTTP interface, for every row")
+        add(
+            f"--{column.name}-column",
+            default=column.default,
+            metavar="NAME",
+            help=f"default {column.default}",
+        )
+    questions = parser.add_argument_group("parameters", "as in the HTTP API, for every row")
     types = get_type_hints(Parameters)
     for parameter in fields(Parameters):
         flag = "--" + parameter.name.replace("_", "-")

@@ -10,7 +10,7 @@ const TITLES = {
   401: "An API key is needed",
   403: "This API key is not accepted",
   413: "The text is too long",
-  422: "Something is missing",
+  422: "The request is invalid",
   429: "The service is busy",
   503: "The service is not ready",
   504: "The answer took too long",

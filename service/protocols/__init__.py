@@ -8,9 +8,9 @@ import msgspec
 from service import schemas
 from service.problems import Reply
 from service.protocols import huggingface, native, open_inference, sagemaker, vertex
-from service.protocols.route import Fact, Protocol, Question, Site
+from service.protocols.route import InfoRoute, Protocol, QuestionRoute, Site
 
-# The first one that has a path keeps it: Vertex AI's are chosen by whoever deploys, so they come before all.
+# The first protocol with a path takes precedence: Vertex AI's paths are chosen in the deployment.
 PROTOCOLS: tuple[Protocol, ...] = (
     vertex.PROTOCOL,
     native.PROTOCOL,
@@ -21,21 +21,21 @@ PROTOCOLS: tuple[Protocol, ...] = (
 
 
 class Routes:
-    """Every route of a service, by method and path, and the form of error that each path and client gets."""
+    """Every route of a service, by method and path, and the error format for each path and client."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.all: dict[tuple[str, str], tuple[Protocol, Question | Fact]] = {}
+        self.all: dict[tuple[str, str], tuple[Protocol, QuestionRoute | InfoRoute]] = {}
         for protocol in PROTOCOLS:
             for route in protocol.routes(site):
-                key = ("POST" if isinstance(route, Question) else "GET", route.path)
+                key = ("POST" if isinstance(route, QuestionRoute) else "GET", route.path)
                 self.all.setdefault(key, (protocol, route))
         self._by_path = {path: protocol for (_, path), (protocol, _) in reversed(self.all.items())}
         self._prefixes = {prefix: protocol for protocol in PROTOCOLS for prefix in protocol.prefixes}
         self._agents = {agent: protocol for protocol in PROTOCOLS for agent in protocol.agents}
 
     def failed(self, reply: Reply, path: str, agent: str) -> Reply:
-        """A failure told in this project's form, in the form that is expected at `path` by `agent`."""
+        """An error reply in the native format, converted to the format that `path` or `agent` expects."""
         protocol = self._protocol(path, agent)
         if protocol is native.PROTOCOL:
             return reply

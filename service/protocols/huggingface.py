@@ -1,10 +1,9 @@
-"""Owns what clients of Hugging Face's inference API expect beyond the native shape; knows no other protocol.
+"""Owns what clients of Hugging Face's inference API expect beyond the native format; knows no other protocol.
 
-Their requests and answers are the native shape's, and `InferenceClient(model=URL)` posts to the URL as it is;
-only errors differ: huggingface_hub prints the value of `error`, @huggingface/inference wants it to be text.
-`error_type` is text-generation-inference's, `estimated_time` the hosted API's: when to ask again a model that
-was loading. The header x-wait-for-model and its kin change nothing: a service that answers has loaded its
-model.
+Requests and answers have the native format, and `InferenceClient(model=URL)` posts to the URL itself; only
+errors differ: huggingface_hub prints the value of `error`, @huggingface/inference requires it to be a string.
+`error_type` is that of text-generation-inference, `estimated_time` that of the hosted API: seconds until a
+retry. Headers such as x-wait-for-model have no effect, since a running service has loaded its model.
 """
 
 from collections.abc import Mapping
@@ -14,20 +13,20 @@ import msgspec
 
 from service.problems import Reply
 from service.protocols import native
-from service.protocols.route import Documentation, Fact, Protocol, Question, Site
+from service.protocols.route import Documentation, InfoRoute, Protocol, QuestionRoute, Site
 
 
 class HuggingFaceFailure(msgspec.Struct):
-    """A failure, as clients of Hugging Face's inference API read it."""
+    """The body of an error response for clients of Hugging Face's inference API."""
 
     error: str
     error_type: str
     estimated_time: float | msgspec.UnsetType = msgspec.UNSET  # seconds
 
 
-def _routes(site: Site) -> tuple[Question | Fact, ...]:
-    documentation = Documentation("Readiness, where InferenceClient.health_check asks", answer=native.Status)
-    return (Fact("/health", native.ready, documentation, may_fail=(503,), open=True),)
+def _routes(site: Site) -> tuple[QuestionRoute | InfoRoute, ...]:
+    documentation = Documentation("Readiness, for InferenceClient.health_check", answer=native.Status)
+    return (InfoRoute("/health", native.ready, documentation, may_fail=(503,), public=True),)
 
 
 def _error(reply: Reply, error: Mapping[str, Any]) -> HuggingFaceFailure:

@@ -1,4 +1,4 @@
-"""Owns this project's own routes, for questions and for operators; knows no other protocol."""
+"""Owns the native API, for questions and for operators; knows no other protocol."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,9 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service import schemas
-from service.asked import Asked
+from service.parsed import Entries, ParsedRequest
 from service.problems import Reply
-from service.protocols.route import Call, Documentation, Fact, Protocol, Question, Site
+from service.protocols.route import Call, Documentation, InfoRoute, Protocol, QuestionRoute, Site
 
 EXAMPLE = {
     "question": "Who designed the lighthouse?",
@@ -18,7 +18,7 @@ EXAMPLE = {
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """What was wrong: a code for machines, a sentence for people, and the field or list item at fault."""
+    """An error: a code, a message, and the invalid field or list item."""
 
     code: str
     message: str
@@ -27,7 +27,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 class Failure(msgspec.Struct):
-    """Every failure."""
+    """The body of an error response."""
 
     error: Problem
 
@@ -41,27 +41,31 @@ ANSWER_BODY = {"anyOf": [_ANSWER, {"type": "array", "items": ANSWERS}]}
 
 
 class Status(msgspec.Struct):
-    """Whether the service lives, or is ready for questions."""
+    """Liveness or readiness."""
 
     status: str
 
 
-def read(call: Call) -> Asked:
+def read(call: Call) -> ParsedRequest:
     """One question, or a list of them, as `schemas` describes. Raises InvalidJson and InvalidInput."""
     settings = call.site.settings
-    asked = schemas.parse_request(call.body, max_items=settings.max_items, max_top_k=settings.max_top_k)
-    return Asked(asked, lambda entries: Reply(200, schemas.encode(schemas.response_body(asked, entries))))
+    request = schemas.parse_request(call.body, max_items=settings.max_items, max_top_k=settings.max_top_k)
+
+    def encode(entries: Entries) -> Reply:
+        return Reply(200, schemas.encode(schemas.response_body(request, entries)))
+
+    return ParsedRequest(request, encode)
 
 
 def narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
-    """The three forms of a body: a question, `inputs` with one or a list, a list of either."""
+    """The forms of a body: a question, `inputs` with one question or a list, a list of these."""
     properties: dict[str, Any] = components["Call"]["properties"]
     shared = {name: properties[name] for name in ("parameters", "options")}
     item = {"$ref": "#/components/schemas/Item"}
 
     def form(title: str, required: dict[str, Any]) -> dict[str, Any]:
-        told = {"title": title, "properties": required | shared, "required": list(required)}
-        return {**components["Call"], **told}
+        form_schema = {"title": title, "properties": required | shared, "required": list(required)}
+        return {**components["Call"], **form_schema}
 
     components["Bare"] = form("Bare", {name: properties[name] for name in ("question", "context")})
     components["Single"] = form("Single", {"inputs": item})
@@ -71,31 +75,32 @@ def narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
 
 
 def some_of(item: dict[str, Any], site: Site) -> dict[str, Any]:
-    """A list of which at least one is an `item`; the others are answered with their failures."""
+    """A list with at least one valid `item`; the results of the others are errors."""
     return {"type": "array", "minItems": 1, "maxItems": site.settings.max_items, "contains": item}
 
 
-def _routes(site: Site) -> tuple[Question | Fact, ...]:
+def _routes(site: Site) -> tuple[QuestionRoute | InfoRoute, ...]:
     asking = Documentation(
         "Answer one question, or a list of them",
         answer=ANSWER_BODY,
         body=schemas.Call,
-        description="One answer is an object, several (`top_k` above 1) are a list, best first. Lists are "
-        "answered in order, an item at fault with an `error` in its place; where all are, so is the request.",
+        description="A result is an answer object, or with `top_k` above 1 a list of them, best first. A "
+        "list of questions has a list of results, with an `error` for each invalid one; if all are invalid, "
+        "the request fails.",
         narrow=narrow,
         example={"inputs": EXAMPLE, "parameters": {"top_k": 2}},
     )
-    status = Documentation("Whether the process answers at all", answer=Status)
-    readiness = Documentation("Whether questions may be sent here", answer=Status)
-    about = Documentation("The model, the limits, the versions and the processor", answer=dict[str, Any])
-    figures = Documentation("Figures for Prometheus", answer=str, answer_media=(CONTENT_TYPE_LATEST,))
+    status = Documentation("Liveness", answer=Status)
+    readiness = Documentation("Readiness", answer=Status)
+    about = Documentation("Model, limits, versions and processor", answer=dict[str, Any])
+    figures = Documentation("Metrics for Prometheus", answer=str, answer_media=(CONTENT_TYPE_LATEST,))
     return (
-        Question("/predict", read, asking),
-        Question("/", read, asking),
-        Fact("/health/live", lambda _: _json({"status": "live"}), status, open=True),
-        Fact("/health/ready", ready, readiness, may_fail=(503,), open=True),
-        Fact("/info", lambda call: _json(call.site.info()), about),
-        Fact("/metrics", _figures, figures, open=site.settings.open_metrics),
+        QuestionRoute("/predict", read, asking),
+        QuestionRoute("/", read, asking),
+        InfoRoute("/health/live", lambda _: _json({"status": "live"}), status, public=True),
+        InfoRoute("/health/ready", ready, readiness, may_fail=(503,), public=True),
+        InfoRoute("/info", lambda call: _json(call.site.info()), about),
+        InfoRoute("/metrics", _figures, figures, public=site.settings.open_metrics),
     )
 
 

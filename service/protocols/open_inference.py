@@ -2,9 +2,9 @@
 
 Inputs are `question` and `context`, BYTES of n elements each, as MLServer's Hugging Face runtime names them.
 Outputs are `answer`, `score`, `start` and `end`, of shape [n], or [n, k] where `top_k` is above 1 (the most
-answers that any question has; missing ones are empty with score 0). MLServer's own shape is the output
-`output`: the answers as JSON objects, content type hg_jsonlist. Whoever uses MLServer's content types gets
-it, first, without asking.
+answers that any question has; missing ones are empty with score 0). MLServer's own format is the output
+`output`: the answers as JSON objects, content type hg_jsonlist. Requests with MLServer's content types get
+it as the first output by default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from service import __version__, schemas
-from service.asked import Asked, Entries
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput, UnknownModel
+from service.parsed import Entries, ParsedRequest
 from service.problems import Reply
 from service.protocols import native, tensors
 from service.protocols.open_inference_messages import (
@@ -29,10 +29,19 @@ from service.protocols.open_inference_messages import (
     ServerMetadata,
     TensorMetadata,
 )
-from service.protocols.route import JSON, MODEL_VERSION, Call, Documentation, Fact, Protocol, Question, Site
+from service.protocols.route import (
+    JSON,
+    MODEL_VERSION,
+    Call,
+    Documentation,
+    InfoRoute,
+    Protocol,
+    QuestionRoute,
+    Site,
+)
 from service.protocols.tensors import OutputTensor, Scalar
 
-if TYPE_CHECKING:  # failures are told while the engine is still loading
+if TYPE_CHECKING:  # errors are formatted while the engine is still loading
     from service.engine.answering import Answer
 
 BINARY = "application/octet-stream"
@@ -42,16 +51,16 @@ _MISSING: dict[str, Scalar] = {"BYTES": "", "FP64": 0.0, "INT64": 0}
 _TEXTS = ("question", "context", "args")
 _MLSERVER_OUTPUT = "output"
 _PARAMETERS = {field.name for field in fields(Parameters)}
-# What clients put among the parameters for servers that have queues, states or other encodings.
+# Parameters for servers with priorities, sequences or other encodings.
 _IGNORED = {
     *("binary_data_output", "content_type", "headers", "priority", "timeout"),
     *("sequence_id", "sequence_start", "sequence_end"),
 }
 
 
-def _routes(site: Site) -> tuple[Question | Fact, ...]:
+def _routes(site: Site) -> tuple[QuestionRoute | InfoRoute, ...]:
     asking = Documentation(
-        "Answer questions in the shape of the Open Inference Protocol",
+        "Answer questions in the format of the Open Inference Protocol",
         answer=InferenceResponse,
         body=InferenceRequest,
         description="Tensors may be binary in both directions (Triton's binary tensor data extension).",
@@ -59,21 +68,21 @@ def _routes(site: Site) -> tuple[Question | Fact, ...]:
         narrow=_narrow,
         example=_example(native.EXAMPLE),
     )
-    live = Documentation("Whether the server lives", Live)
-    ready = Documentation("Whether the server is ready", Ready)
+    live = Documentation("Liveness of the server", Live)
+    ready = Documentation("Readiness of the server", Ready)
     server = Documentation("The server and its extensions", ServerMetadata)
     model = Documentation("The model, its inputs and outputs", ModelMetadata)
-    model_ready = Documentation("Whether the model is ready", Ready)
-    routes: list[Question | Fact] = [
-        Fact("/v2", _server, server),
-        Fact("/v2/health/live", lambda _: _reply(Live(True)), live, open=True),
-        Fact("/v2/health/ready", _ready, ready, may_fail=(503,), open=True),
+    model_ready = Documentation("Readiness of the model", Ready)
+    routes: list[QuestionRoute | InfoRoute] = [
+        InfoRoute("/v2", _server, server),
+        InfoRoute("/v2/health/live", lambda _: _reply(Live(True)), live, public=True),
+        InfoRoute("/v2/health/ready", _ready, ready, may_fail=(503,), public=True),
     ]
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [
-            Fact(path, _model, model, may_fail=(404,)),
-            Fact(f"{path}/ready", _ready, model_ready, may_fail=(404, 503), open=True),
-            Question(f"{path}/infer", _read, asking, media=()),
+            InfoRoute(path, _model, model, may_fail=(404,)),
+            InfoRoute(f"{path}/ready", _ready, model_ready, may_fail=(404, 503), public=True),
+            QuestionRoute(f"{path}/infer", _read, asking, media=()),
         ]
     return tuple(routes)
 
@@ -86,7 +95,7 @@ def _example(item: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
-    """Inputs that fit together, which JSON Schema can say of a given number of items only: here 1 and 2."""
+    """Inputs of equal length, which JSON Schema can express for fixed lengths only: here 1 and 2."""
 
     def tensor(name: str, count: int) -> dict[str, Any]:
         texts = {"type": "string", "minLength": 1}
@@ -105,15 +114,15 @@ def _narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
         both = [tensor(name, count) for name in ("question", "context")]
         return {"type": "array", "prefixItems": both, "items": False, "minItems": 2, "maxItems": 2}
 
-    def wish(name: str) -> dict[str, Any]:
+    def by_name(name: str) -> dict[str, Any]:
         return {"type": "object", "properties": {"name": {"const": name}}, "required": ["name"]}
 
     schema = components["InferenceRequest"]
-    wishes = {"anyOf": [wish(name) for name in (*_DATATYPES, _MLSERVER_OUTPUT)]}
+    output = {"anyOf": [by_name(name) for name in (*_DATATYPES, _MLSERVER_OUTPUT)]}
     schema["properties"] |= {
         "inputs": {"anyOf": [inputs(1), inputs(2)]},
         "parameters": {"anyOf": [{"$ref": "#/components/schemas/Parameters"}, {"type": "null"}]},
-        "outputs": {"type": ["array", "null"], "items": wishes},
+        "outputs": {"type": ["array", "null"], "items": output},
     }
     return {"$ref": "#/components/schemas/InferenceRequest"}
 
@@ -145,7 +154,7 @@ def _check_model(call: Call) -> None:
         raise UnknownModel(f"The only version of the model here is {MODEL_VERSION}.", field="version")
 
 
-def _read(call: Call) -> Asked:
+def _read(call: Call) -> ParsedRequest:
     _check_model(call)
     settings = call.site.settings
     head, binary = tensors.split_body(call.body, call.header(tensors.JSON_LENGTH_HEADER))
@@ -155,24 +164,24 @@ def _read(call: Call) -> Asked:
             raise InvalidInput(f"The input {tensor.name} must be BYTES.", field=f"inputs.{tensor.name}")
     elements = tensors.read_texts(sent.inputs, binary)
     given = {name: value for name, value in (sent.parameters or {}).items() if name not in _IGNORED}
-    # MLServer's runtime hands further inputs to the pipeline as its parameters.
+    # MLServer's runtime passes further inputs to the pipeline as parameters.
     given |= {name: elements.pop(name)[0] for name in _PARAMETERS & elements.keys() if elements[name]}
     parameters = schemas.read_parameters(
         schemas.decode(schemas.encode(given), schemas.ParametersBody), settings.max_top_k
     )
     pairs = schemas.limited(_pairs(elements), settings.max_items)
     items = [schemas.read_question(question, context, parameters) for question, context in pairs]
-    wishes = _wishes(sent)
+    requested = _requested_outputs(sent)
 
     def encode(entries: Entries) -> Reply:
         answers: list[list[Answer]] = []
         for number, entry in enumerate(entries):
-            if isinstance(entry, InvalidInput):  # and others are not; outputs have no place for a failure
+            if isinstance(entry, InvalidInput):  # tensors cannot carry an error, so one fails the request
                 raise InvalidInput(_with_item(entry.message, number), field=entry.field)
             answers.append(entry)
-        outputs = [_output(name, answers, parameters.top_k) for name in wishes]
+        outputs = [_output(name, answers, parameters.top_k) for name in requested]
         parts = []
-        for at, (output, binary) in enumerate(zip(outputs, wishes.values(), strict=True)):
+        for at, (output, binary) in enumerate(zip(outputs, requested.values(), strict=True)):
             if binary:
                 outputs[at], data = tensors.write(output)
                 parts.append(data)
@@ -182,7 +191,7 @@ def _read(call: Call) -> Asked:
         header = (tensors.JSON_LENGTH_HEADER, str(len(body)))
         return Reply(200, b"".join((body, *parts)), (header,), BINARY)
 
-    return Asked(schemas.Request(items, many=len(items) > 1), encode)
+    return ParsedRequest(schemas.Request(items, many=len(items) > 1), encode)
 
 
 def _pairs(elements: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
@@ -207,19 +216,20 @@ def _pairs(elements: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
     return list(zip(questions, contexts, strict=True))
 
 
-def _wishes(sent: InferenceRequest) -> dict[str, bool]:
-    """Names of the outputs wanted, and whether each is to be binary."""
+def _requested_outputs(sent: InferenceRequest) -> dict[str, bool]:
+    """Names of the outputs to return, and whether each is binary."""
     common = bool((sent.parameters or {}).get("binary_data_output", False))
-    wishes = {
-        wish.name: bool((wish.parameters or {}).get("binary_data", common)) for wish in sent.outputs or []
+    requested = {
+        output.name: bool((output.parameters or {}).get("binary_data", common))
+        for output in sent.outputs or []
     }
-    if any(name not in _DATATYPES and name != _MLSERVER_OUTPUT for name in wishes):
+    if any(name not in _DATATYPES and name != _MLSERVER_OUTPUT for name in requested):
         known = ", ".join((*_DATATYPES, _MLSERVER_OUTPUT))
         raise InvalidInput(f"An output is none of {known}.", field="outputs")
     annotations = (sent.parameters, *(tensor.parameters for tensor in sent.inputs))
     mlserver = any("content_type" in (parameters or {}) for parameters in annotations)
     names = (_MLSERVER_OUTPUT, *_DATATYPES) if mlserver else tuple(_DATATYPES)
-    return wishes or dict.fromkeys(names, common)
+    return requested or dict.fromkeys(names, common)
 
 
 def _output(name: str, answers: Sequence[Sequence["Answer"]], top_k: int) -> OutputTensor:

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from service.protocols.tensors import InputTensor, OutputTensor, OutputWish
+from service.protocols.tensors import InputTensor, OutputTensor, RequestedOutput
 
 
 class InferenceRequest(msgspec.Struct, frozen=True):
@@ -13,7 +13,7 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     inputs: list[InputTensor]
     id: str | None = None
     parameters: dict[str, Any] | None = None
-    outputs: list[OutputWish] | None = None
+    outputs: list[RequestedOutput] | None = None
 
 
 class InferenceResponse(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -26,13 +26,13 @@ class InferenceResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OpenInferenceFailure(msgspec.Struct):
-    """A failure, as the Open Inference Protocol tells it."""
+    """The body of an error response of the Open Inference Protocol."""
 
     error: str
 
 
 class ServerMetadata(msgspec.Struct):
-    """The server and the extensions of the protocol it has."""
+    """The server and the protocol extensions that it supports."""
 
     name: str
     version: str
@@ -40,7 +40,7 @@ class ServerMetadata(msgspec.Struct):
 
 
 class TensorMetadata(msgspec.Struct):
-    """One input or output; -1 in a shape stands for any number."""
+    """One input or output; -1 in a shape is a variable dimension."""
 
     name: str
     datatype: str
@@ -58,13 +58,13 @@ class ModelMetadata(msgspec.Struct):
 
 
 class Live(msgspec.Struct):
-    """Whether the server lives."""
+    """Liveness of the server."""
 
     live: bool
 
 
 class Ready(msgspec.Struct, omit_defaults=True):
-    """Whether the server, or the model named, is ready."""
+    """Readiness of the server, or of the model `name`."""
 
     ready: bool
     name: str | msgspec.UnsetType = msgspec.UNSET

@@ -1,10 +1,10 @@
-"""Owns what a protocol consists of: routes, what they read and give, errors; knows no protocol."""
+"""Owns the types of a protocol: routes, their documentation, calls, errors; knows no protocol."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.asked import Asked
+from service.parsed import ParsedRequest
 from service.problems import Reply
 from service.settings import Settings
 
@@ -14,7 +14,7 @@ MODEL_VERSION = "1"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What routes may know of the service they belong to."""
+    """The parts of the service that routes may use."""
 
     settings: Settings
     info: Callable[[], Mapping[str, Any]]
@@ -23,18 +23,18 @@ class Site:
 
     @property
     def model_name(self) -> str:
-        """The name under which protocols that name models know this one."""
+        """Name of the model in protocols that name models."""
         return self.settings.served_name
 
     @property
     def path_values(self) -> Mapping[str, str]:
-        """What the variable parts of paths must be."""
+        """The only valid values of the variable parts of paths."""
         return {"model": self.model_name, "version": MODEL_VERSION}
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request, as far as protocols read it."""
+    """The parts of an HTTP request that protocols read."""
 
     site: Site
     header: Callable[[str], str | None]  # by name, in any case
@@ -44,11 +44,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Documentation:
-    """What the OpenAPI document says of a route beside its path.
+    """A route in the OpenAPI document.
 
-    `answer` (of status 200) is a type for msgspec or a JSON Schema, `body` such a type. `narrow` gives the
-    schema of the body where that type alone says too little; it may change and extend the components, a
-    dictionary of schemas by type name.
+    `answer` (of status 200) is a type for msgspec or a JSON Schema, `body` a type. `narrow` returns a schema
+    of the body that is stricter than the type; it may change and extend the components, a dictionary of
+    schemas by type name.
     """
 
     summary: str
@@ -61,38 +61,38 @@ class Documentation:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A POST route for questions, in bodies of the content types `media`, or of any where that is empty."""
+class QuestionRoute:
+    """A POST route for questions, for bodies of the content types `media`, or of any if that is empty."""
 
     path: str  # with {names} for its variable parts
-    read: Callable[[Call], Asked]
+    read: Callable[[Call], ParsedRequest]
     documentation: Documentation
     media: tuple[str, ...] = (JSON,)
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """A GET route that tells something of the service."""
+class InfoRoute:
+    """A GET route for health, metadata or metrics."""
 
     path: str
-    tell: Callable[[Call], Reply]
+    respond: Callable[[Call], Reply]
     documentation: Documentation
     may_fail: tuple[int, ...] = ()  # statuses
-    open: bool = False  # to everybody, where API keys guard the rest
+    public: bool = False  # needs no API key
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """One way of asking over HTTP.
+    """An API for questions over HTTP.
 
-    `error` gives the body of a failure from the reply in this project's own form and the decoded `error`
-    object in that. `agents` are words of the User-Agent header of clients that use the routes of another
-    protocol and expect errors in this one's form.
+    `error` returns the body of an error from the reply in the native format and its decoded `error` object.
+    `agents` are parts of the User-Agent of clients that use the routes of another protocol and expect the
+    error format of this one.
     """
 
     name: str
-    routes: Callable[[Site], tuple[Question | Fact, ...]]
+    routes: Callable[[Site], tuple[QuestionRoute | InfoRoute, ...]]
     error: Callable[[Reply, Mapping[str, Any]], Any]
     error_schema: Any
-    prefixes: tuple[str, ...] = ()  # of paths that are this protocol's even where no route is
+    prefixes: tuple[str, ...] = ()  # of paths whose errors have this format even without a route
     agents: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
-"""Owns the shape of SageMaker's inference containers; knows no other protocol.
+"""Owns the API of SageMaker inference containers; knows no other protocol.
 
 The contract is GET /ping and POST /invocations on port 8080 or SAGEMAKER_BIND_TO_PORT ("Custom Inference Code
-with Hosting Services"); it leaves bodies open. JSON here is the native shape, JSON Lines one question a line,
-as batch transforms send with SplitType Line. Errors are those of Multi Model Server, which most of
+with Hosting Services"); it does not define bodies. JSON is the native format, JSON Lines has one question per
+line, as batch transforms send with SplitType Line. Errors are those of Multi Model Server, which most of
 SageMaker's own images run.
 """
 
@@ -13,55 +13,55 @@ from typing import Any
 import msgspec
 
 from service import schemas
-from service.asked import Asked, Entries
 from service.errors import InvalidInput
+from service.parsed import Entries, ParsedRequest
 from service.problems import Reply
 from service.protocols import native
-from service.protocols.route import JSON, Call, Documentation, Fact, Protocol, Question, Site
+from service.protocols.route import JSON, Call, Documentation, InfoRoute, Protocol, QuestionRoute, Site
 
 LINES = "application/jsonlines"
 
 
 class SageMakerFailure(msgspec.Struct):
-    """A failure; `code` is the HTTP status, `type` its name as Multi Model Server writes it."""
+    """An error; `code` is the HTTP status, `type` its name as in Multi Model Server."""
 
     code: int
     type: str
     message: str
 
 
-def _routes(site: Site) -> tuple[Question | Fact, ...]:
+def _routes(site: Site) -> tuple[QuestionRoute | InfoRoute, ...]:
     asking = Documentation(
-        "Answer questions in the shape of SageMaker",
+        "Answer questions in the format of SageMaker",
         answer=native.ANSWER_BODY,
         body=schemas.Call,
-        description="JSON Lines are one question a line and answered one a line. The answer has the type of "
-        "the request, or the one of the two that the Accept header names.",
+        description="JSON Lines have one question and one answer per line. The response has the content type "
+        "of the request, unless the Accept header selects the other one.",
         answer_media=(JSON, LINES),
         narrow=native.narrow,
         example=native.EXAMPLE,
     )
-    ping = Documentation("Readiness, where SageMaker asks", answer=native.Status)
+    ping = Documentation("Readiness, for SageMaker", answer=native.Status)
     return (
-        Question("/invocations", _read, asking, media=(JSON, LINES)),
-        Fact("/ping", native.ready, ping, may_fail=(503,), open=True),
+        QuestionRoute("/invocations", _read, asking, media=(JSON, LINES)),
+        InfoRoute("/ping", native.ready, ping, may_fail=(503,), public=True),
     )
 
 
-def _read(call: Call) -> Asked:
+def _read(call: Call) -> ParsedRequest:
     media = (call.header("Content-Type") or JSON).partition(";")[0].strip().lower()
-    asked = _read_lines(call) if media == LINES else native.read(call).request
+    request = _read_lines(call) if media == LINES else native.read(call).request
     accepted = call.header("Accept") or ""
-    wanted = next((kind for kind in (LINES, JSON) if kind in accepted), media)
+    media_type = next((kind for kind in (LINES, JSON) if kind in accepted), media)
 
     def encode(entries: Entries) -> Reply:
-        body = schemas.response_body(asked, entries)
-        if wanted != LINES:
+        body = schemas.response_body(request, entries)
+        if media_type != LINES:
             return Reply(200, schemas.encode(body))
-        lines = b"".join(schemas.encode(line) + b"\n" for line in (body if asked.many else [body]))
+        lines = b"".join(schemas.encode(line) + b"\n" for line in (body if request.many else [body]))
         return Reply(200, lines, content_type=LINES)
 
-    return Asked(asked, encode)
+    return ParsedRequest(request, encode)
 
 
 def _read_lines(call: Call) -> schemas.Request:

@@ -31,8 +31,8 @@ class InputTensor(msgspec.Struct, frozen=True):
     data: list[Any] | None = None
 
 
-class OutputWish(msgspec.Struct, frozen=True):
-    """One output that is wanted, and whether as binary data."""
+class RequestedOutput(msgspec.Struct, frozen=True):
+    """One requested output, and whether as binary data."""
 
     name: str
     parameters: dict[str, Scalar | None] | None = None
@@ -69,17 +69,17 @@ def read_texts(tensors: Sequence[InputTensor], binary: memoryview) -> dict[str, 
             elements = list(_flat(tensor.data or []))
         else:
             if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(binary):
-                raise _bad(tensor, "has a binary_data_size that is not there")
+                raise _bad(tensor, "has a binary_data_size beyond the body")
             if tensor.data is not None:
-                raise _bad(tensor, "has data in the JSON and binary data too")
+                raise _bad(tensor, "has both JSON data and binary data")
             elements, binary = list(_binary_texts(tensor, binary[:size])), binary[size:]
         if tensor.name in found:
-            raise _bad(tensor, "comes twice")
+            raise _bad(tensor, "appears twice")
         if math.prod(tensor.shape) != len(elements):
-            raise _bad(tensor, f"has {len(elements)} elements, which is not what its shape says")
+            raise _bad(tensor, f"has {len(elements)} elements, which does not match its shape")
         found[tensor.name] = elements
     if len(binary):
-        raise InvalidInput("There is more binary data than the inputs name.", field="inputs")
+        raise InvalidInput("There is more binary data than the inputs declare.", field="inputs")
     return found
 
 

@@ -1,6 +1,6 @@
-"""Owns the shape of Vertex AI's custom containers; knows no other protocol.
+"""Owns the API of Vertex AI custom containers; knows no other protocol.
 
-Vertex AI tells the container its port and its routes in AIP_HTTP_PORT, AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE
+Vertex AI sets the port and the routes of a container in AIP_HTTP_PORT, AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE
 ("Custom container requirements for prediction"); errors are Google's (AIP-193), which Vertex AI passes on.
 """
 
@@ -11,17 +11,17 @@ from typing import Any
 import msgspec
 
 from service import schemas
-from service.asked import Asked, Entries
+from service.parsed import Entries, ParsedRequest
 from service.problems import Reply
 from service.protocols import native
-from service.protocols.route import Call, Documentation, Fact, Protocol, Question, Site
+from service.protocols.route import Call, Documentation, InfoRoute, Protocol, QuestionRoute, Site
 
-# google.rpc.Code; what is not here is the caller's mistake below 500, else the service's.
+# google.rpc.Code; other statuses are INVALID_ARGUMENT below 500, else INTERNAL.
 _CODES = {404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 
 
 class Instances(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Questions in a row, and parameters for all of them."""
+    """A list of questions, and parameters for all of them."""
 
     instances: list[msgspec.Raw]
     parameters: schemas.ParametersBody | None = None
@@ -36,7 +36,7 @@ _PREDICTIONS = {
 
 
 class GoogleError(msgspec.Struct):
-    """A failure in Google's shape; `code` is the HTTP status."""
+    """An error in Google's format; `code` is the HTTP status."""
 
     code: int
     message: str
@@ -44,25 +44,25 @@ class GoogleError(msgspec.Struct):
 
 
 class GoogleFailure(msgspec.Struct):
-    """A failure, as Google's APIs tell it."""
+    """The body of an error response of Google's APIs."""
 
     error: GoogleError
 
 
-def _routes(site: Site) -> tuple[Question | Fact, ...]:
-    routes: list[Question | Fact] = []
+def _routes(site: Site) -> tuple[QuestionRoute | InfoRoute, ...]:
+    routes: list[QuestionRoute | InfoRoute] = []
     if path := site.settings.vertex_predict_route:
         asking = Documentation(
-            "Answer questions in the shape of Vertex AI",
+            "Answer questions in the format of Vertex AI",
             answer=_PREDICTIONS,
             body=Instances,
             narrow=_narrow,
             example={"instances": [native.EXAMPLE], "parameters": {"top_k": 2}},
         )
-        routes.append(Question(path, _read, asking))
+        routes.append(QuestionRoute(path, _read, asking))
     if path := site.settings.vertex_health_route:
-        health = Documentation("Readiness, where Vertex AI asks", native.Status)
-        routes.append(Fact(path, native.ready, health, may_fail=(503,), open=True))
+        health = Documentation("Readiness, for Vertex AI", native.Status)
+        routes.append(InfoRoute(path, native.ready, health, may_fail=(503,), public=True))
     return tuple(routes)
 
 
@@ -72,18 +72,18 @@ def _narrow(components: dict[str, Any], site: Site) -> dict[str, Any]:
     return {"$ref": "#/components/schemas/Instances"}
 
 
-def _read(call: Call) -> Asked:
+def _read(call: Call) -> ParsedRequest:
     settings = call.site.settings
     body: Instances = schemas.decode(call.body, Instances)
     parameters = schemas.read_parameters(body.parameters or schemas.ParametersBody(), settings.max_top_k)
     instances = schemas.limited(body.instances, settings.max_items, "instances")
     items = [schemas.read_item(element, parameters) for element in instances]
-    asked = schemas.Request(items, many=True)
+    request = schemas.Request(items, many=True)
 
     def encode(entries: Entries) -> Reply:
-        return Reply(200, schemas.encode({"predictions": schemas.response_body(asked, entries)}))
+        return Reply(200, schemas.encode({"predictions": schemas.response_body(request, entries)}))
 
-    return Asked(asked, encode)
+    return ParsedRequest(request, encode)
 
 
 def _error(reply: Reply, error: Mapping[str, Any]) -> GoogleFailure:

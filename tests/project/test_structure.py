@@ -28,7 +28,7 @@ LAYERS = [
     ["service.batching"],
     ["service.guard", "service.json_log", "service.telemetry", "service.compression"],
     ["service.schemas", "service.metrics", "service.problems"],
-    ["service.asked", "service.bodies", "service.paths", "service.page"],
+    ["service.parsed", "service.bodies", "service.paths", "service.page"],
     ["service.predict"],
     ["service.protocols.route"],
     ["service.protocols.native", "service.protocols.tensors"],

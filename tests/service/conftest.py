@@ -134,7 +134,9 @@ class Wire:
 def environment(**settings: str) -> dict[str, str]:
     """The environment without any setting but these."""
     return {
-        name: value for name, value in os.environ.items() if not name.startswith(("QA_", "OTEL_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("QA_", "OTEL_", "PYTHONPATH"))
     } | settings
 
 

@@ -8,6 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models import dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import __version__
@@ -137,6 +140,30 @@ def test_every_figure_is_on_the_dashboard(counted: Service) -> None:
     shown = " ".join(expressions())
     for family in text_string_to_metric_families(counted.get("/metrics").data.decode()):
         assert family.name in shown, family.name
+
+
+def test_grafanas_own_types_keep_all_of_the_dashboard() -> None:
+    """Grafana's SDK has its schemas as types, which ignore fields that are not in them."""
+    register_default_plugins()  # the types of panels and queries
+    read = dashboard.Dashboard.from_json(json.loads(DASHBOARD.read_text()))
+    written = json.loads(JSONEncoder().encode(read))
+    assert list(unknown(json.loads(DASHBOARD.read_text()), written)) == []
+    broken = json.loads(DASHBOARD.read_text())
+    broken["panels"][0]["fieldConfig"]["defaults"]["unitt"] = "s"
+    written = json.loads(JSONEncoder().encode(dashboard.Dashboard.from_json(broken)))
+    assert list(unknown(broken, written)) == [".panels.0.fieldConfig.defaults.unitt"]
+
+
+def unknown(ours: Any, kept: Any, path: str = "") -> Iterator[str]:
+    """Paths in `ours` whose values are not in `kept`."""
+    if isinstance(ours, dict) and isinstance(kept, dict):
+        for name, value in ours.items():
+            yield from unknown(value, kept[name], f"{path}.{name}") if name in kept else [f"{path}.{name}"]
+    elif isinstance(ours, list) and isinstance(kept, list) and len(ours) == len(kept):
+        for index, pair in enumerate(zip(ours, kept, strict=True)):
+            yield from unknown(*pair, f"{path}.{index}")
+    elif ours != kept:
+        yield path
 
 
 def test_the_dashboard_can_be_imported() -> None:

@@ -1,4 +1,4 @@
-"""Owns a request that a protocol has read, and how its answers are told; knows no protocol and no model."""
+"""Owns a parsed request with the formatter of its answers; knows no protocol and no model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from service.errors import InvalidInput
 from service.problems import Reply
 from service.schemas import Request
 
-if TYPE_CHECKING:  # protocols tell failures while the engine is still loading
+if TYPE_CHECKING:  # protocols format errors while the engine is still loading
     from service.engine.answering import Answer
 
-# Per item of a request its answers, best first, or why it has none.
+# For each item of a request its answers, best first, or the reason why it has none.
 Entries = list["list[Answer] | InvalidInput"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, and how its protocol tells the answers; `encode` may raise InvalidInput."""
+class ParsedRequest:
+    """A request, and `encode`, which formats its answers for its protocol and may raise InvalidInput."""
 
     request: Request
     encode: Callable[[Entries], Reply]
