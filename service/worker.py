@@ -31,6 +31,8 @@ _LAST_CALL_SECONDS = 0.2
 # Seconds that loading may take without a sign of life: parts of it hold Python's lock. A tokenizer of 250,000
 # pieces does for 2 s of a CPU, which is 40 s of a twentieth of one.
 _LOADING_SECONDS = 3600
+# Of a body that is not read, so that a client which is still sending it gets the reply instead of a reset.
+_DRAINED_BYTES = 64 << 20
 # First two bytes of a TLS connection: a handshake record of version 3.
 _TLS_HELLO = b"\x16\x03"
 
@@ -150,7 +152,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type informa
         kept = super().handle(conn)
         if kept is False:
             with suppress(OSError):  # closed already
-                close_graceful(conn.sock.dup())
+                close_graceful(conn.sock.dup(), max_drain=_DRAINED_BYTES)
                 conn.sock.shutdown(socket.SHUT_RD)  # so that gunicorn's own wait ends at once
         return kept
 

@@ -87,6 +87,11 @@ def test_other_paths_methods_types_and_sizes(service: Service) -> None:
     assert service.ask(ITEM).status == 200
 
 
+def test_a_client_that_is_still_sending_gets_the_reply_and_no_reset(service: Service) -> None:
+    for _ in range(5):
+        refused(service.ask({"question": "Q", "context": "x" * 20_000_000}), 413, "too_large")
+
+
 def test_a_chunked_body_is_limited_too(service: Service) -> None:
     connection = service.connect()
     chunks = iter([b'{"question": "Q", "context": "' + b"x" * 30_000, b'"}'])
