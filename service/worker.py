@@ -152,7 +152,9 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type informa
         kept = super().handle(conn)
         if kept is False:
             with suppress(OSError):  # closed already
-                close_graceful(conn.sock.dup(), max_drain=_DRAINED_BYTES)
+                # A plain socket: this one's `recv` refuses what comes after the request's time.
+                rest = socket.socket(fileno=os.dup(conn.sock.fileno()))
+                close_graceful(rest, max_drain=_DRAINED_BYTES)
                 conn.sock.shutdown(socket.SHUT_RD)  # so that gunicorn's own wait ends at once
         return kept
 
