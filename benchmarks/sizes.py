@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import results
 from service.bench.connections import HttpTarget
 from service.bench.load import Plan
-from service.bench.machine import memory
+from service.bench.machine import pss_mb
 from service.bench.targets import server
 from service.bench.workload import Item, load
 from service.engine.artifact import load_artifact
@@ -63,14 +63,14 @@ def _measure(cores: int, model: Path, items: Sequence[Item], seconds: float) -> 
         with _affinity(cores):  # which the server inherits
             address, pid = stack.enter_context(server(["--model", str(model)]))
         target = HttpTarget(address)
-        target.measure(items[:1], Plan(callers=1, seconds=0.1, warm_up=0), _ignore)
+        target.measure(items[:1], Plan(callers=1, seconds=0.1, warm_up=0), lambda _: None)
         time.sleep(_IDLE_SECONDS)
-        started = _pss_mb(pid)
+        started = pss_mb(pid)
         for clients in CLIENTS:
 
             def sample(_: float) -> None:
                 nonlocal peak
-                peak = max(peak, _pss_mb(pid))
+                peak = max(peak, pss_mb(pid))
 
             measured = target.measure(items, Plan(callers=clients, seconds=seconds, warm_up=1.0), sample)
             figures = measured.summary()
@@ -79,7 +79,7 @@ def _measure(cores: int, model: Path, items: Sequence[Item], seconds: float) -> 
             rates.append(float(figures["per_second"] or 0))
             p95.append(float(figures["p95"] or 0))
         time.sleep(_IDLE_SECONDS)
-        return Size(cores, started, peak, _pss_mb(pid), tuple(rates), tuple(p95))
+        return Size(cores, started, peak, pss_mb(pid), tuple(rates), tuple(p95))
 
 
 @contextmanager
@@ -91,15 +91,6 @@ def _affinity(cores: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, allowed)
-
-
-def _pss_mb(pid: int) -> float:
-    size = memory(pid)
-    return size["pss_mb"] if size else 0.0
-
-
-def _ignore(_: float) -> None:
-    return None
 
 
 def _image_mb(name: str) -> float:

@@ -58,7 +58,7 @@ def create_app(
     site = Site(settings, lambda: facts, predictor.metrics.text, check_ready)
     routes = Routes(site)
     predictor.metrics.describe(_model_labels(answerer, site.model_name))
-    public_endpoints: set[str] = set()  # endpoints
+    public_endpoints: set[str] = set()
     app.wsgi_app = _reject_when_full(app.wsgi_app, predictor, routes)  # type: ignore[assignment,method-assign]
     read_paths(app, settings.root_path)
     wsgi = allow_origins(app.wsgi_app, settings.cors_origins)

@@ -48,3 +48,9 @@ def memory(pid: int) -> dict[str, float] | None:
         "rss_mb": round(max(size["Rss"] for size in sizes) * 1024 / 1e6, 1),
         "pss_mb": round(sum(size["Pss"] for size in sizes) * 1024 / 1e6, 1),
     }
+
+
+def pss_mb(pid: int) -> float:
+    """PSS of `pid` and its children, MB; 0 off Linux."""
+    size = memory(pid)
+    return size["pss_mb"] if size else 0.0

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.bench.machine import memory
+from service.bench.machine import pss_mb
 from service.bench.targets import server
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import load_artifact
@@ -163,8 +163,7 @@ def _run(
         for thread in threads:
             thread.join()
         time.sleep(_REST_SECONDS)
-        size = memory(pid)
-        part.pss_mb = size["pss_mb"] if size else 0.0
+        part.pss_mb = pss_mb(pid)
         parts.append(part)
         print(_line(number, part), flush=True)
     for connection, _ in clients:
