@@ -1,4 +1,4 @@
-"""Owns the whole way from (question, context) to answers; knows no HTTP, queue or setting."""
+"""Owns the engine: from (question, context) to answers; knows no HTTP and no queue."""
 
 import math
 from collections.abc import Sequence
@@ -21,13 +21,12 @@ from service.settings import Settings
 
 # Most tokens, padding included, of one call of the session.
 TOKEN_BUDGET = 384
-# One question never becomes more windows than this: a doc_stride just under max_seq_len would
-# otherwise turn a page into a window per token.
+# Per question: a doc_stride just below max_seq_len would make a window of every token.
 MAX_WINDOWS = 4096
 
 
 class QuestionAnswerer:
-    """A loaded artifact. Any thread may call any method; nothing is kept between calls."""
+    """A loaded artifact. Stateless between calls; any thread may call any method."""
 
     def __init__(
         self,
@@ -38,11 +37,12 @@ class QuestionAnswerer:
         concurrent: bool = False,
         kernel: bool = True,
     ) -> None:
-        """Load tokenizer and model; `threads` None takes every CPU this process may use.
+        """Load tokenizer and model; `threads` None uses every CPU available to this process.
 
-        `concurrent` readies it for narrow runs, see `infer`. `kernel` False keeps to the portable graph.
+        `concurrent` also loads a single-threaded session, see `infer`; without `kernel` the portable graph
+        is used.
 
-        Raises ArtifactError where either cannot be loaded.
+        Raises ArtifactError if either cannot be loaded.
         """
         keep_memory()
         self.artifact = artifact
@@ -55,13 +55,13 @@ class QuestionAnswerer:
             concurrent=concurrent,
             kernel=kernel,
         )
-        self._try_out()
+        self._smoke_test()
 
     @classmethod
     def with_settings(
         cls, artifact: Artifact, settings: Settings, *, concurrent: bool = False
     ) -> "QuestionAnswerer":
-        """As the settings want it."""
+        """An engine configured by `settings`."""
         return cls(
             artifact,
             threads=settings.threads or None,
@@ -70,14 +70,14 @@ class QuestionAnswerer:
             kernel=settings.kernel,
         )
 
-    def _try_out(self) -> None:
-        """Raises ArtifactError where a short question fails: what loads need not run, or give numbers."""
+    def _smoke_test(self) -> None:
+        """Answer a short question; raises ArtifactError if that fails or the logits are not finite."""
         try:
             prepared = self.prepare("Who wrote it?", "Amelia Hart wrote it.", Parameters())
             logits = self._session.run(prepared.windows)
             if not all(np.isfinite(side).all() for found in logits for side in (found.start, found.end)):
                 raise ValueError("its logits are not finite")
-        except Exception as error:  # ONNX Runtime has a family of its own
+        except Exception as error:  # ONNX Runtime's exceptions derive from Exception directly
             raise ArtifactError(
                 f"The model in {self.artifact.path} cannot answer a first question "
                 f"({' '.join(str(error).split()).rstrip('.')}): export it again."
@@ -85,15 +85,15 @@ class QuestionAnswerer:
 
     @property
     def graph(self) -> Graph:
-        """The graph that was loaded, and why it is not the faster one where it is not."""
+        """The loaded graph, with the reason if it is the portable one."""
         return self._session.graph
 
     def answer(
         self, items: Sequence[tuple[str, str]], parameters: Parameters | None = None
     ) -> list[list[Answer]]:
-        """Answer (question, context) pairs, each with min(top_k, available) spans, best first.
+        """Answer (question, context) pairs, each with at most top_k answers, best first.
 
-        Raises InvalidInput for an empty text, invalid Unicode, or lengths that leave no room.
+        Raises InvalidInput for an empty text, invalid Unicode, or a question that fills the window.
         """
         prepared = [self.prepare(*item, parameters or Parameters()) for item in items]
         logits = self.infer([window for item in prepared for window in item.windows])
@@ -106,9 +106,9 @@ class QuestionAnswerer:
     def prepare(
         self, question: str, context: str, parameters: Parameters, deadline: float = math.inf
     ) -> Prepared:
-        """Tokenize and cut into windows. Raises as `answer` does.
+        """Tokenize and split into windows. Raises as `answer` does, and DeadlineExceeded.
 
-        `deadline` is a time of time.monotonic: where it passes first, raises DeadlineExceeded.
+        `deadline` is a time of time.monotonic.
         """
         for field, text in (("question", question), ("context", context)):
             if not text:
@@ -121,17 +121,18 @@ class QuestionAnswerer:
         max_seq_len = min(parameters.max_seq_len, self.artifact.max_length)
         room = max_seq_len - template.specials - len(question_ids)  # context tokens per window
         if room < 1:
-            helpless = max_seq_len - room >= self.artifact.max_length  # whatever max_seq_len says
+            question_too_long = max_seq_len - room >= self.artifact.max_length  # for any max_seq_len
             raise InvalidInput(
                 f"A window of {max_seq_len} tokens has no room for the context beside a question "
                 f"of {len(question_ids)} tokens: "
-                + ("shorten the question." if helpless else "raise max_seq_len or shorten the question."),
-                field="question" if helpless else "parameters.max_seq_len",
+                + ("" if question_too_long else "raise max_seq_len or ")
+                + "shorten the question.",
+                field="question" if question_too_long else "parameters.max_seq_len",
             )
         spans = plan_windows(len(tokens.ids), room, parameters.overlap(max_seq_len))
         if len(spans) > MAX_WINDOWS:
             raise InvalidInput(
-                f"The context makes {len(spans)} windows where {MAX_WINDOWS} are allowed: "
+                f"The context makes {len(spans)} windows, and at most {MAX_WINDOWS} are allowed: "
                 "shorten it or lower doc_stride.",
                 field="context",
             )
@@ -142,16 +143,16 @@ class QuestionAnswerer:
         return Prepared(context, tokens, windows, parameters)
 
     def infer(self, windows: Sequence[Window], *, narrow: bool = False) -> list[WindowLogits]:
-        """Logits of every window, of one question or of many, in the order given.
+        """Logits of every window, in order; the windows may belong to several questions.
 
-        `narrow` takes one core, so that as many calls as there are cores may run side by side.
+        `narrow` runs single-threaded, so that as many calls as there are cores may run concurrently.
         """
         return self._session.run(windows, narrow=narrow)
 
     def decode(
         self, prepared: Prepared, logits: Sequence[WindowLogits], place: Placement = whole_words
     ) -> list[Answer]:
-        """Turn the logits of `prepared.windows` into answers, best first; see `decoding.decode`."""
+        """Answers from the logits of `prepared.windows`, best first; see `decoding.decode`."""
         threshold = prepared.parameters.null_threshold
         if threshold is None:
             threshold = self.artifact.null_threshold or 0.0

@@ -1,4 +1,4 @@
-"""Owns the way from the logits of a question's windows to its answers; knows no model."""
+"""Owns decoding: from the logits of a question's windows to its answers; knows no model."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -18,10 +18,10 @@ Placement = Callable[[Prepared, Window, TokenSpan], tuple[int, int] | None]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A piece of the context: `context[start:end] == answer`, in Unicode code points.
+    """A span of the context: `context[start:end] == answer`, in Unicode code points.
 
     No answer is the empty text at 0. `score` is a probability, comparable between the answers of
-    one context; with per-window scoring it is a sum of probabilities, which may pass 1.
+    one context; with per-window scoring it is a sum of probabilities and may exceed 1.
     """
 
     answer: str
@@ -34,8 +34,8 @@ class Answer:
 class TokenProbabilities:
     """Probability of every token of a context to start and to end the answer, rounded to 6 digits.
 
-    One softmax over the whole context, whatever `scoring` says: `start` and the null's share sum to 1,
-    and so does `end`. A token of several windows has the sum of what it has in each.
+    One softmax over the whole context, whatever `scoring` is: `start` and the null's probability sum to
+    1, as does `end`. A token in several windows has the sum of its probabilities.
     """
 
     offsets: list[list[int]]  # (tokens, 2), half-open ranges of code points
@@ -51,18 +51,17 @@ class ExplainedAnswer(Answer):
 
 
 def whole_words(prepared: Prepared, window: Window, span: TokenSpan) -> tuple[int, int] | None:
-    """Where a span of tokens is in the context, as a reader would mark it: code points; None for a blank one.
+    """The half-open range of code points for a span of tokens; None if it is blank.
 
-    Words are whole where they are to be aligned, grapheme clusters are whole, and neither end is
-    white space.
+    It never splits a grapheme cluster nor, with `align_to_words`, a word, and is stripped of white space.
     """
     first, last = window.first + span.first, window.first + span.last
     if prepared.parameters.align_to_words:
         first, last = _widened(prepared, window, first, last)
     offsets, context = prepared.tokens.offsets.item, prepared.context
     place = trim(context, offsets(first, 0), offsets(last, 1))
-    # Windows cut words, and some pre-tokenizers do at accents. With per-window scoring they stay cut, as
-    # upstream.
+    # Window boundaries split words, and some pre-tokenizers split at accents. Per-window scoring keeps
+    # such splits, as upstream.
     if place and prepared.parameters.align_to_words and prepared.parameters.scoring != "per_window":
         words = complete_words(context, *place)
         place = place if words == place else trim(context, *words)
@@ -75,23 +74,23 @@ def decode(
     null_threshold: float,
     place: Placement = whole_words,
 ) -> list[Answer]:
-    """The top_k answers, best first, from the logits of `prepared.windows`; never empty: none is one, too.
+    """The top_k answers, best first, from the logits of `prepared.windows`; never an empty list.
 
-    With handle_impossible_answer the null competes: it wins where its log-odds over the best span
-    exceed `null_threshold`; at 0 that is upstream's plain comparison of scores. `place` says where
-    a span of tokens is in the context.
+    With handle_impossible_answer the null is a candidate: it ranks above a span if its log-odds
+    against the span exceed `null_threshold`; 0 is upstream's comparison of scores. `place` converts a
+    span of tokens to a range of the context.
     """
     parameters = prepared.parameters
     per_window = parameters.scoring == "per_window"
     probabilities, null_score = normalise(prepared.windows, logits, per_window=per_window)
     places = _distinct_answers(prepared, probabilities, place)
-    # Rounding alone would take a sum of the shared probabilities past 1.
-    most = math.inf if per_window else 1.0
+    # Rounding errors can lift a sum of shared probabilities above 1.
+    highest = math.inf if per_window else 1.0
     answers = [
-        Answer(prepared.context[start:end], start, end, min(score, most)) for start, end, score in places
+        Answer(prepared.context[start:end], start, end, min(score, highest)) for start, end, score in places
     ]
     if parameters.handle_impossible_answer:
-        rank = null_score * math.exp(min(-null_threshold, 700.0))  # more would overflow
+        rank = null_score * math.exp(min(-null_threshold, 700.0))  # exp(710) overflows
         above = sum(answer.score >= rank for answer in answers)
         answers.insert(above, Answer("", 0, 0, null_score))
     answers = answers[: parameters.top_k] or [Answer("", 0, 0, 0.0)]
@@ -116,32 +115,32 @@ def _token_probabilities(prepared: Prepared, logits: Sequence[WindowLogits]) -> 
 def _distinct_answers(
     prepared: Prepared, probabilities: Sequence[WindowProbabilities], place: Placement
 ) -> list[ScoredPlace]:
-    """Answers of distinct text, best first: top_k of them, or fewer where there are no more.
+    """At most top_k answers of distinct text, best first; fewer only if there are no more.
 
-    As upstream, each window gives its 2 top_k + 10 likeliest spans, and those of equal text (case
-    ignored) are one answer with the summed score. Where that leaves fewer than top_k, upstream
-    stopped; here the search goes on, and what it finds later changes nothing found before.
+    As upstream, each window contributes its 2 top_k + 10 most probable spans, and spans of equal text
+    (case-insensitive) are merged into one answer with the summed score. If fewer than top_k remain,
+    upstream returns those; here the search continues, without changing the answers already found.
     """
     parameters = prepared.parameters
     wanted = parameters.top_k
     most = max(count_spans(len(inside.start), parameters.max_answer_len) for inside in probabilities)
     count = wanted * 2 + 10 if parameters.align_to_words else wanted
-    merged = _merge(prepared.context, _likeliest(prepared, probabilities, place, count))
+    merged = _merge(prepared.context, _top_places(prepared, probabilities, place, count))
     while len(merged) < wanted and count < most:
         count *= 2
-        more = _merge(prepared.context, _likeliest(prepared, probabilities, place, count))
+        more = _merge(prepared.context, _top_places(prepared, probabilities, place, count))
         for key, found in more.items():
             merged.setdefault(key, found)
     return sorted(merged.values(), key=itemgetter(2), reverse=True)[:wanted]
 
 
-def _likeliest(
+def _top_places(
     prepared: Prepared, probabilities: Sequence[WindowProbabilities], place: Placement, count: int
 ) -> list[ScoredPlace]:
-    """Where the `count` likeliest spans of each window are.
+    """Ranges in the context of the `count` most probable spans of each window.
 
-    In the windows' order for per-window scores, as upstream; else the likeliest first, so that of
-    equal texts the likeliest place is named.
+    In the order of windows for per-window scores, as upstream; otherwise most probable first, so that
+    merging equal texts keeps the most probable place.
     """
     found = [
         (*where, span.score)
@@ -155,7 +154,7 @@ def _likeliest(
 
 
 def _merge(context: str, found: Iterable[ScoredPlace]) -> dict[str, ScoredPlace]:
-    """One place per text, case ignored: the first, with the summed score."""
+    """One place per text (case-insensitive): the first, with the summed score."""
     merged: dict[str, ScoredPlace] = {}
     for start, end, score in found:
         key = context[start:end].lower()
@@ -165,18 +164,18 @@ def _merge(context: str, found: Iterable[ScoredPlace]) -> dict[str, ScoredPlace]
 
 
 def _widened(prepared: Prepared, window: Window, first: int, last: int) -> tuple[int, int]:
-    """Context tokens `first` to `last`, moved outwards to where their words begin and end in the window.
+    """Context tokens `first` to `last`, extended to word boundaries within the window.
 
-    For a tokenizer a word may be whatever stands between two spaces, in scripts without spaces a
-    whole paragraph: there the span stays as it is.
+    Some pre-tokenizers split at spaces only, so in scripts without spaces a "word" may be a whole
+    paragraph; such spans are not extended.
     """
     tokens, parameters = prepared.tokens, prepared.parameters
-    word, offset = tokens.words.item, tokens.offsets.item  # plain numbers
+    word, offset = tokens.words.item, tokens.offsets.item  # Python integers
     first_word, last_word = word(first), word(last)
     if NO_WORD in (first_word, last_word):
         return first, last
     left, right = first, last
-    for katakana in (True, False):  # a run of it is one word, unless the answer gets too long by that
+    for katakana in (True, False):  # a run of katakana is one word unless that exceeds max_answer_len
         left, right = first, last
         while (
             left > window.first

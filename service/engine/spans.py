@@ -1,4 +1,4 @@
-"""Owns the search for the likeliest spans in logits; knows token indices only, no text."""
+"""Owns span probabilities and the search for the most probable spans; knows token indices only, no text."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class WindowProbabilities:
 
 @dataclass(frozen=True, slots=True)
 class TokenSpan:
-    """An answer as context token indices, `last` included, both counted within its window."""
+    """A candidate span: first and last token, inclusive, counted within its window's context tokens."""
 
     first: int
     last: int
@@ -34,11 +34,11 @@ def normalise(
 ) -> tuple[list[WindowProbabilities], float]:
     """Softmax over context tokens and CLS; returns probabilities per window and the null score.
 
-    `per_window` is what the transformers pipeline did: every window sums to one, so a window
-    without the answer is as sure as the one that holds it, and the null score is the least of the
-    windows'. Otherwise all windows share one denominator (Clark and Gardner 2018, "shared
-    normalisation"), with the null counted once, from the window where it is least likely (Devlin
-    et al. 2019, SQuAD 2.0). For one window the two are the same.
+    With `per_window`, as in the transformers pipeline, every window sums to one, so windows without
+    the answer get as much probability as the one that contains it; the null score is the minimum over
+    windows. Otherwise all windows share one denominator ("shared normalisation", Clark and Gardner
+    2018), which contains the null once, with its lowest logits of any window (Devlin et al. 2019,
+    SQuAD 2.0). For one window the two are the same.
     """
     starts, start_nulls = _split(windows, [found.start for found in logits])
     ends, end_nulls = _split(windows, [found.end for found in logits])
@@ -55,23 +55,22 @@ def normalise(
 
 
 def top_spans(probabilities: WindowProbabilities, max_answer_len: int, count: int) -> Iterator[TokenSpan]:
-    """At most `count` spans of at most `max_answer_len` tokens, likeliest first.
+    """At most `count` spans of at most `max_answer_len` tokens, most probable first.
 
-    A span's score is start probability times end probability. Memory is
-    O(tokens x max_answer_len): row s of the band holds the ends s, s+1, ...; upstream built the
-    whole (tokens, tokens) square.
+    A span's score is start probability times end probability. Scores are a band matrix of O(tokens x
+    max_answer_len), whose row s has the ends s, s+1, ...; upstream computes all (tokens, tokens) pairs.
     """
     tokens = len(probabilities.start)
     width = min(max_answer_len, tokens)
     if width == 0:
         return
-    # Ends past the window score -1, below every real span, whose score may underflow to 0.
+    # Ends beyond the window score -1, below every valid span, whose score may underflow to 0.
     padded = np.zeros(tokens + width - 1, dtype=np.float32)
     padded[:tokens] = probabilities.end
-    # (tokens, width) without a copy: each row begins one end after the row before.
+    # A strided view (tokens, width) without a copy: each row begins one end later.
     ends = np.ndarray((tokens, width), np.float32, padded, strides=(padded.itemsize, padded.itemsize))
     scores = probabilities.start[:, None] * ends
-    scores[tokens - width :][_past_the_end(width)] = -1.0
+    scores[tokens - width :][_beyond_window(width)] = -1.0
     flat = scores.ravel()
     count = min(count, count_spans(tokens, max_answer_len))
     if count == 1:
@@ -85,13 +84,13 @@ def top_spans(probabilities: WindowProbabilities, max_answer_len: int, count: in
 
 
 @lru_cache(maxsize=8)
-def _past_the_end(width: int) -> npt.NDArray[np.bool_]:
-    """Which of the last `width` starts has which ends past the window; (width, width)."""
+def _beyond_window(width: int) -> npt.NDArray[np.bool_]:
+    """Mask of the ends beyond the window for the last `width` starts; (width, width)."""
     return np.tri(width, width, -1, dtype=np.bool_)[:, ::-1]
 
 
 def count_spans(tokens: int, max_answer_len: int) -> int:
-    """How many spans of at most `max_answer_len` tokens a window of `tokens` holds."""
+    """The number of spans of at most `max_answer_len` tokens in a window of `tokens`."""
     width = min(max_answer_len, tokens)
     return tokens * width - width * (width - 1) // 2
 
@@ -99,7 +98,7 @@ def count_spans(tokens: int, max_answer_len: int) -> int:
 def _split(
     windows: Sequence[Window], logits: Sequence[Probabilities]
 ) -> tuple[list[Probabilities], list[float]]:
-    """Context part (tokens,) and CLS logit of each window; -inf where there is no CLS."""
+    """Context logits (tokens,) and CLS logit of each window; -inf without a CLS token."""
     parts, nulls = [], []
     for window, scores in zip(windows, logits, strict=True):
         parts.append(scores[window.context_at : window.context_at + window.last - window.first])
@@ -108,9 +107,9 @@ def _split(
 
 
 def _softmax(parts: list[Probabilities], null: float) -> tuple[list[Probabilities], float]:
-    """One softmax over all parts and the null; float32 as upstream."""
+    """One softmax over all parts and the null, in float32 as upstream."""
     peak = max([float(part.max()) for part in parts if len(part)] + [null])
-    if peak == -np.inf:  # no token and no CLS: nothing to share out
+    if peak == -np.inf:  # no context token and no CLS
         return [np.zeros_like(part) for part in parts], 0.0
     exps = [np.exp(part - np.float32(peak)) for part in parts]
     null_exp = float(np.exp(null - peak))

@@ -1,4 +1,4 @@
-"""Owns the way from a text to token ids with their places in it; knows no windows and no model."""
+"""Owns tokenization: text to token ids, offsets and word numbers; knows no windows and no model."""
 
 import math
 import time
@@ -16,10 +16,10 @@ from service.errors import ArtifactError, DeadlineExceeded, InvalidInput
 
 Ids = npt.NDArray[np.int64]
 NO_WORD = -1
-# Longer texts, in code points, are tokenized one at a time in a thread of their own: by then the work
-# takes several milliseconds, through which encode would hold the GIL.
+# Longer texts, in code points, are tokenized one at a time in a dedicated thread, which releases the GIL:
+# `encode` would hold it for several milliseconds.
 _LONG = 8192
-_SLICE = 8192  # tokens whose offsets are read at once: the GIL is held for a millisecond
+_SLICE = 8192  # tokens whose offsets are read while the GIL is held, about a millisecond
 _TOO_LATE = "The time allowed for this request passed before it was answered."
 
 
@@ -38,11 +38,11 @@ class TokenizedText:
 
 @dataclass(frozen=True, slots=True)
 class PairTemplate:
-    """How the tokenizer frames two texts: prefix, first, middle, second, suffix.
+    """The special tokens around a pair of texts: prefix, first, middle, second, suffix.
 
-    Derived once, so that windows are assembled from ids instead of asking the tokenizer for every
-    window and keeping truncation state in it. `cls_index` counts from the window's front when
-    not negative, else from its end (XLNet puts CLS last); None where there is no CLS.
+    Derived once, so windows are assembled from ids; the tokenizer's own truncation is mutable state
+    that threads would share. `cls_index` counts from the start of the window, or from its end if
+    negative (XLNet puts CLS last); None without a CLS token.
     """
 
     prefix: Ids
@@ -51,7 +51,7 @@ class PairTemplate:
     prefix_types: Ids
     middle_types: Ids
     suffix_types: Ids
-    first_types: Ids  # as many as any window has tokens
+    first_types: Ids  # (max_length,), sliced for each window
     second_types: Ids
     cls_index: int | None
 
@@ -61,13 +61,13 @@ class PairTemplate:
 
 
 class TextTokenizer:
-    """The artifact's tokenizer, loaded once and never changed, so any thread may use it."""
+    """The artifact's tokenizer; immutable after loading, so any thread may use it."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Raises ArtifactError where tokenizer.json cannot be read or frames pairs strangely."""
+        """Raises ArtifactError if tokenizer.json cannot be read or has no template for a pair of texts."""
         try:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(artifact.tokenizer_path))
-        except Exception as error:  # the Rust side raises bare Exception for anything it dislikes
+        except Exception as error:  # tokenizers raises no more specific type
             raise ArtifactError(
                 f"{artifact.tokenizer_path} cannot be loaded as a tokenizer: {error}."
             ) from error
@@ -80,20 +80,20 @@ class TextTokenizer:
     def tokenize(self, text: str, field: str, deadline: float = math.inf) -> TokenizedText:
         """Tokenize one text; `field` names it in errors.
 
-        Raises InvalidInput for a text that is not valid Unicode (JSON can carry half of a
-        surrogate pair, UTF-8 cannot), and DeadlineExceeded as soon as time.monotonic passes
-        `deadline`; a long text that is being tokenized by then is finished for nobody.
+        Raises InvalidInput for a text that is not valid Unicode (JSON can contain an unpaired
+        surrogate, UTF-8 cannot), and DeadlineExceeded as soon as time.monotonic passes `deadline`;
+        a long text that is being tokenized then runs to its end, and the result is discarded.
         """
         if time.monotonic() >= deadline:
             raise DeadlineExceeded(_TOO_LATE)
         try:
             if len(text) <= _LONG:
                 return _arrays(self._tokenizer.encode(text, add_special_tokens=False))
-            waiting = self._long_texts.submit(self._tokenize_long, text)
+            future = self._long_texts.submit(self._tokenize_long, text)
             try:
-                return waiting.result(None if deadline == math.inf else deadline - time.monotonic())
+                return future.result(None if deadline == math.inf else deadline - time.monotonic())
             except TimeoutError:
-                waiting.cancel()
+                future.cancel()
                 raise DeadlineExceeded(_TOO_LATE) from None
         except (UnicodeEncodeError, TypeError):
             raise InvalidInput(
@@ -108,11 +108,11 @@ class TextTokenizer:
 
 
 def _keep_letters(tokenizer: Tokenizer) -> None:
-    """Offsets of whole words, where the tokenizer's own would lose their first letters.
+    """Turn off `trim_offsets` where it would cut the first letter off every word.
 
-    Byte-level post-processors trim white space off the offsets by what they find in the token. Where
-    the pre-tokenizer splits at white space first and then puts a space before every word (RobBERT),
-    no white space is in the offsets, and they trim a letter.
+    Byte-level post-processors shorten the offsets by the leading spaces of the token. Where the
+    pre-tokenizer splits at white space and then adds a prefix space (RobBERT), the offsets contain no
+    space, and a letter would be cut.
     """
     pre_tokenizer, processor = tokenizer.pre_tokenizer, tokenizer.post_processor
     if pre_tokenizer is None or pre_tokenizer.pre_tokenize_str("a a")[-1:] != [("\u0120a", (2, 3))]:
@@ -136,7 +136,7 @@ def _offsets(encoding: Encoding) -> Ids:
     if tokens <= _SLICE:
         return np.fromiter(chain.from_iterable(encoding.offsets), np.int64, 2 * tokens).reshape(-1, 2)
     offsets = np.empty((tokens, 2), dtype=np.int64)
-    for first in range(0, tokens, _SLICE):  # between slices another thread may have the GIL
+    for first in range(0, tokens, _SLICE):  # other threads may take the GIL between slices
         part = range(first, min(first + _SLICE, tokens))
         places = chain.from_iterable(map(encoding.token_to_chars, part))
         offsets[first : part.stop] = np.fromiter(places, np.int64, 2 * len(part)).reshape(-1, 2)
@@ -144,7 +144,7 @@ def _offsets(encoding: Encoding) -> Ids:
 
 
 def _derive_template(tokenizer: Tokenizer, artifact: Artifact) -> PairTemplate:
-    """Read the framing off one encoded pair; HF post-processors do not describe themselves."""
+    """Derive the template from one encoded pair, since post-processors do not expose theirs."""
     pair = tokenizer.encode("a", "b")
     sequences = np.array([-1 if s is None else s for s in pair.sequence_ids])
     ids, types = np.array(pair.ids, dtype=np.int64), np.array(pair.type_ids, dtype=np.int64)
@@ -152,8 +152,8 @@ def _derive_template(tokenizer: Tokenizer, artifact: Artifact) -> PairTemplate:
     contiguous = all(len(s) > 0 and s[-1] - s[0] + 1 == len(s) for s in (first, second))
     if not contiguous or first[-1] > second[0]:
         raise ArtifactError(
-            f"{artifact.tokenizer_path} does not frame two texts as one pair, "
-            "so this tokenizer cannot be served: its post-processor has no pair template."
+            f"{artifact.tokenizer_path} cannot be served: "
+            "its post-processor has no template for a pair of texts."
         )
     prefix = slice(0, int(first[0]))
     middle = slice(int(first[-1]) + 1, int(second[0]))

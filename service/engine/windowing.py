@@ -1,4 +1,4 @@
-"""Owns the cut of a long context into windows and of windows into batches; knows no model."""
+"""Owns windows over a long context, and batches of windows; knows no model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One question tokenized and cut into windows, ready for the session."""
+    """One question, tokenized and split into windows."""
 
     context: str
     tokens: TokenizedText  # of the whole context
@@ -35,13 +35,13 @@ class Prepared:
 
     @property
     def token_count(self) -> int:
-        """Tokens the session must process, all windows together."""
+        """Tokens of all windows together."""
         return sum(len(window.ids) for window in self.windows)
 
 
 @dataclass(frozen=True, slots=True)
 class WindowLogits:
-    """The model's scores for one window, padding cut off; both (tokens,)."""
+    """Start and end logits of one window without padding; (tokens,) each."""
 
     start: Logits
     end: Logits
@@ -49,7 +49,7 @@ class WindowLogits:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Windows that run together; rows are padded to the longest and masked."""
+    """Windows of one run; rows are padded to the longest and masked."""
 
     order: tuple[int, ...]  # the windows' indices, row by row
     ids: Ids  # (windows, tokens)
@@ -60,9 +60,8 @@ class Batch:
 def plan_windows(tokens: int, room: int, doc_stride: int) -> list[tuple[int, int]]:
     """Half-open ranges over `tokens` context tokens, each at most `room` long.
 
-    As in Hugging Face tokenizers, `doc_stride` is the OVERLAP of neighbours, not the step (in the
-    original BERT code it was the step). An overlap that leaves no step forward, an error upstream,
-    is cut to half the room.
+    As in Hugging Face tokenizers, `doc_stride` is the overlap of consecutive windows, not the step (as
+    in the original BERT code). An overlap of the whole room, an error upstream, is reduced to half.
     """
     step = room - (doc_stride if doc_stride < room else room // 2)
     ranges = []
@@ -76,7 +75,7 @@ def plan_windows(tokens: int, room: int, doc_stride: int) -> list[tuple[int, int
 def build_window(
     template: PairTemplate, question: Ids, context: Ids, span: tuple[int, int], question_first: bool
 ) -> Window:
-    """Frame `question` (question tokens,) and `context[first:last]` as the tokenizer would."""
+    """`question` (tokens,) and `context[first:last]` between the special tokens of a pair."""
     first, last = span
     piece = context[first:last]
     left, right = (question, piece) if question_first else (piece, question)
@@ -100,9 +99,9 @@ def build_window(
 
 
 def batch_windows(windows: Sequence[Window], token_budget: int, pad_id: int) -> Iterator[Batch]:
-    """Batches of windows of like length, each of at most `token_budget` tokens with padding.
+    """Batches of windows of similar length, each of at most `token_budget` tokens including padding.
 
-    A window longer than the budget runs alone. Sorting by length keeps padding near zero.
+    A window longer than the budget is a batch of its own. Sorting by length minimises padding.
     """
     by_length = sorted(range(len(windows)), key=lambda i: len(windows[i].ids))
     group: list[int] = []
@@ -117,9 +116,9 @@ def batch_windows(windows: Sequence[Window], token_budget: int, pad_id: int) -> 
 
 def _pad(windows: Sequence[Window], group: list[int], pad_id: int) -> Batch:
     if len(group) == 1:
-        alone = windows[group[0]]
-        ids = alone.ids[None]
-        return Batch(tuple(group), ids, np.ones_like(ids), alone.types[None])
+        (window,) = (windows[index] for index in group)
+        ids = window.ids[None]
+        return Batch(tuple(group), ids, np.ones_like(ids), window.types[None])
     longest = len(windows[group[-1]].ids)
     ids = np.full((len(group), longest), pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)

@@ -111,7 +111,7 @@ def test_windows_are_those_of_every_tokenizer(
 
 def test_a_page_never_becomes_a_window_per_token(answerer: QuestionAnswerer) -> None:
     parameters = Parameters(max_seq_len=512, doc_stride=505)
-    with pytest.raises(InvalidInput, match="windows where") as caught:
+    with pytest.raises(InvalidInput, match="windows, and at most") as caught:
         answerer.prepare("Where?", TEXT * 30, parameters)
     assert caught.value.field == "context"
 
