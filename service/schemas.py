@@ -36,6 +36,7 @@ ParametersBody: Any = msgspec.defstruct(
     forbid_unknown_fields=True,
     frozen=True,
 )
+_DEFAULTS = Parameters()
 _Text = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
 
 # Longer names of unknown fields are not repeated in errors.
@@ -175,8 +176,9 @@ def read_question(question: str, context: str, parameters: Parameters) -> Questi
 
 def read_parameters(body: Any, max_top_k: int) -> Parameters:
     """The parameters in `body`, a ParametersBody or None. Raises InvalidInput for one out of range."""
-    given = {} if body is None else msgspec.structs.asdict(body)
-    values = {name: value for name, value in given.items() if value is not None}
+    if body is None:
+        return _DEFAULTS
+    values = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
     for field in dataclasses.fields(Parameters):
         value = values.get(field.name)
         if isinstance(value, float) and field.name in _LEAST:
