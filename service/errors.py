@@ -1,12 +1,12 @@
-"""Owns the failures the core can name; knows no HTTP, no request and no text of the user's."""
+"""Owns the exceptions of the core; knows no HTTP and no user text."""
 
 
 class QAError(Exception):
-    """Base of every failure this project raises on purpose.
+    """Base class of all expected errors.
 
-    The message is one sentence for a human: what, why, what to do. It never holds the user's
-    question or context. `code` is for machines and stable between releases; `field` names the part
-    of the input at fault (`"question"`, `"parameters.top_k"`), or is None.
+    The message is one sentence for people: what failed, why, and what to do. It never contains the
+    user's question or context. `code` is for programs and stable between releases; `field` names the
+    invalid part of the input (`"question"`, `"parameters.top_k"`), or is None.
     """
 
     code = "error"
@@ -18,31 +18,31 @@ class QAError(Exception):
 
 
 class ArtifactError(QAError):
-    """The model folder cannot be served: missing, altered, of another format, for another CPU."""
+    """The model folder cannot be served: missing, modified, of another format, or for another CPU."""
 
     code = "bad_artifact"
 
 
 class SettingsError(QAError):
-    """A setting, from the environment or a flag, has a value that cannot be used."""
+    """A setting, from the environment or a flag, has an invalid value."""
 
     code = "bad_setting"
 
 
 class InvalidInput(QAError):
-    """A question, a context or a parameter breaks the contract of the engine."""
+    """A question, a context or a parameter is invalid."""
 
     code = "invalid_input"
 
 
 class UnknownModel(QAError):
-    """A request names a model, or a version of it, that is not the one here."""
+    """A request names a model or version other than the served one."""
 
     code = "unknown_model"
 
 
 class Overloaded(QAError):
-    """The queue is full; a retry after `retry_after` seconds may be taken."""
+    """The queue is full; a retry after `retry_after` seconds may succeed."""
 
     code = "overloaded"
 
@@ -58,25 +58,25 @@ class NotReady(QAError):
 
 
 class DeadlineExceeded(QAError):
-    """The time allowed for a request passed before its answer was there."""
+    """The deadline of a request passed before it was answered."""
 
     code = "deadline_exceeded"
 
 
 class NotHttp(QAError):
-    """What came over a connection is not a request."""
+    """The bytes received on a connection are not an HTTP request."""
 
     code = "bad_request"
 
 
 class TooSlow(QAError):
-    """A request did not arrive whole in the time allowed for that."""
+    """A request was not received completely in time."""
 
     code = "too_slow"
 
 
 class Unauthorized(QAError):
-    """No API key, or a wrong one, where one is asked for; `presented` tells which."""
+    """A required API key is missing, or wrong if `presented`."""
 
     code = "unauthorized"
 

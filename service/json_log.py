@@ -1,4 +1,4 @@
-"""Owns log lines as JSON, one for each request and all others; no user's text but the id it chose."""
+"""Owns log lines in JSON; they contain no user text except the request id that a client chose."""
 
 import json
 import logging
@@ -13,10 +13,10 @@ _REQUESTS = "service.requests"
 
 
 class JsonLines(logging.Formatter):
-    """Writes a record as one line of JSON; of exceptions the type and the lines passed, never the message."""
+    """Formats a record as one line of JSON; of an exception only its type and stack, never its message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """The line without its newline."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -32,7 +32,7 @@ class JsonLines(logging.Formatter):
 
 
 def logging_config(level: str) -> dict[str, Any]:
-    """What logging.config.dictConfig takes: requests to stdout, all else to stderr."""
+    """A configuration for logging.config.dictConfig: requests to stdout, everything else to stderr."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -51,7 +51,7 @@ def logging_config(level: str) -> dict[str, Any]:
 
 
 def request_lines(model: str) -> Callable[[Record], None]:
-    """A function that logs one line for each request; `model` is the name of what answers."""
+    """A function that logs one line per request; `model` is the name of the served model."""
     log = logging.getLogger(_REQUESTS)
 
     def write(record: Record) -> None:

@@ -18,7 +18,7 @@ from service.protocols.route import Site
 from service.settings import Settings
 from service.tracing import Record, keep_records
 
-_ANSWERED = ("live", "figures")
+_AVAILABLE = ("live", "figures")  # endpoints
 
 
 def create_loading_app(settings: Settings, metrics: Metrics, keys: Keys) -> Flask:
@@ -39,12 +39,12 @@ def create_loading_app(settings: Settings, metrics: Metrics, keys: Keys) -> Flas
         return _response(routes.failed(reply, request.path, request.headers.get("User-Agent", "")))
 
     @app.before_request
-    def wait() -> None:
+    def refuse_unless_available() -> None:
         if request.url_rule:
             tracing.current.get().route = request.url_rule.rule
         if request.endpoint == "figures" and not settings.open_metrics:
             keys.check(request.headers.get("Authorization"))
-        if request.endpoint in _ANSWERED:
+        if request.endpoint in _AVAILABLE:
             return
         if request.method == "POST":
             metrics.unread(problems.STATUS[NotReady])

@@ -1,4 +1,4 @@
-"""Owns how the path of a request is read: a proxy's prefix, a slash at the end; knows no route."""
+"""Owns the normalisation of request paths: prefix and trailing slash; knows no route."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def read_paths(app: Flask, root_path: str) -> None:
-    """Have `app` take paths with and without a slash at the end, and with and without `root_path` before.
+    """Make `app` accept paths with and without a trailing slash, and with and without the prefix `root_path`.
 
-    To be called before any route is added. Both forms are taken since a proxy's requests may have the prefix
-    while an orchestrator's probes come directly. Nothing is redirected, for clients that POST do not follow.
+    Call it before adding routes. Requests through a proxy may have the prefix while an orchestrator's probes
+    do not. There are no redirects, since clients do not follow them for POST.
     """
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False

@@ -1,4 +1,4 @@
-"""Owns how much memory the processes of a service take, as Linux tells it; knows no other figure."""
+"""Owns the memory metric of the service's processes (Linux); knows no other metric."""
 
 import os
 import re
@@ -13,17 +13,17 @@ _KIBIBYTE = 1024
 
 
 class ProcessMemory:
-    """Collects the memory of this process, or of the server and all its workers where it is one of those.
+    """Collector of the memory of this process, or in a server that of the master and all workers.
 
-    Pages that several processes share are counted once, each process its part of them (proportional set
-    size), so that the sum is what the service takes. Where the system does not tell that, there is no figure.
+    The proportional set size counts shared pages once over all processes, so the sum is the memory of the
+    service. On systems without it the metric has no samples.
     """
 
     def __init__(self, *, alone: bool) -> None:
         self._alone = alone
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """What prometheus_client asks for each time the figures are told."""
+        """The metric family; prometheus_client calls this for each scrape."""
         family = GaugeMetricFamily(
             "qa_memory_bytes",
             "Memory of the service's processes, shared pages counted once (Linux' PSS).",
@@ -53,7 +53,7 @@ class ProcessMemory:
 
 
 def proportional_bytes(pid: int) -> int | None:
-    """The proportional set size of a process, in bytes; None where the system does not tell, or it ended."""
+    """The proportional set size of a process in bytes; None if it has ended or Linux does not report it."""
     try:
         found = _PSS.search((_PROC / f"{pid}/smaps_rollup").read_bytes())
     except OSError:

@@ -1,6 +1,6 @@
-// Owns how an answer is shown: the words, the candidates, the text with its bars; knows no request.
+// Owns the display of an answer: text, candidates, probability bars, timings; knows no request.
 
-const LEAST_VISIBLE = 0.001; // probability; a bar below has no width that a screen could show
+const LEAST_VISIBLE = 0.001; // probability; shorter bars would be invisible
 const MOST_IN_TABLE = 8;
 
 const at = (id) => document.getElementById(id);
@@ -13,7 +13,7 @@ export function element(name, className, ...children) {
   return made;
 }
 
-/** 0.1234 as "12.3 %", with more digits where there is less. */
+/** 0.1234 as "12 %", 0.0123 as "1.2 %". */
 export function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1 %";
   return `${(100 * share).toFixed(share >= 0.1 ? 0 : 1)} %`;
@@ -21,7 +21,7 @@ export function percent(share) {
 
 /** Show the answers (best first, "" for none) to a question about `context`. */
 export function showAnswers(context, answers) {
-  const letters = Array.from(context); // places count code points, strings count UTF-16 units
+  const letters = Array.from(context); // offsets count code points, strings count UTF-16 units
   const spans = answers.filter((answer) => answer.answer);
   const [best] = answers;
   const card = at("answer-card");
@@ -59,10 +59,10 @@ function showCandidates(letters, answers, tokens) {
   else showText(letters, { answer: "" }, tokens);
 }
 
-/** The text: a mark around the answer, and under each token a bar for start and one for end. */
+/** The text with a mark around the answer, and two bars under each token: start and end probability. */
 function showText(letters, answer, tokens) {
   const marked = answer.answer ? [answer.start, answer.end] : [];
-  const barred = new Map(); // end of each token that has a bar to see, and its index, by its start
+  const barred = new Map(); // [end, index] of each token with a visible bar, by its start
   const edges = new Set([0, ...marked, letters.length]);
   tokens.offsets.forEach(([start, end], i) => {
     if (Math.max(tokens.start[i], tokens.end[i]) < LEAST_VISIBLE) return;
@@ -71,7 +71,7 @@ function showText(letters, answer, tokens) {
   });
   const mark = element("mark");
   const parts = document.createDocumentFragment();
-  let likeliest = null; // token, to scroll to where nothing is marked
+  let likeliest = null; // the token to scroll to if there is no mark
   let most = 0;
   const sorted = [...edges].sort((a, b) => a - b);
   sorted.slice(1).forEach((to, i) => {
@@ -100,7 +100,7 @@ function barredToken(text, start, end) {
 
 const width = (share) => (share < LEAST_VISIBLE ? "0px" : `max(2px, ${(100 * Math.min(share, 1)).toFixed(1)}%)`);
 
-/** The likeliest tokens as a table: the bars for those who cannot see them. */
+/** The most probable tokens as a table, for screen readers. */
 function showTokens(letters, tokens) {
   const rows = tokens.offsets.map(([start, end], i) => [letters.slice(start, end).join(""), tokens.start[i], tokens.end[i]]);
   rows.sort((a, b) => Math.max(b[1], b[2]) - Math.max(a[1], a[2]));
@@ -113,7 +113,7 @@ function showTokens(letters, tokens) {
   );
 }
 
-/** Where the time went: [[name, label, ms]] of the service, and the round trip as the browser saw it. */
+/** Timings: stages [[name, label, ms]] in the service, and the total round trip in ms. */
 export function showTime(stages, total) {
   at("total").textContent = `${total.toFixed(0)} ms in all, network included`;
   at("time-bar").replaceChildren(
@@ -130,7 +130,7 @@ export function showTime(stages, total) {
   );
 }
 
-/** What runs the answers, from /info. */
+/** The model and its runtime, from /info. */
 export function showInfo(facts) {
   const { model, cpu, service } = facts;
   const name = model.path?.split("/").filter(Boolean).pop() ?? model.source?.id ?? "unnamed";

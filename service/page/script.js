@@ -1,4 +1,4 @@
-// Owns the flow of the page: what people type, drop and press, and which panel they see then.
+// Owns the interaction: input, drag and drop, buttons, and the visible panel.
 
 import { element, showAnswers, showInfo, showTime } from "./answer.js";
 import { ask, curl, examples, info, Problem } from "./service.js";
@@ -6,8 +6,8 @@ import { ask, curl, examples, info, Problem } from "./service.js";
 const KEY = "qa-api-key"; // in sessionStorage
 const at = (id) => document.getElementById(id);
 const [form, context, question, key] = ["form", "context", "question", "key"].map(at);
-let running = null; // AbortController of the question that is being answered
-let waiting = null; // timer of a retry that is not yet allowed
+let running = null; // AbortController of the pending request
+let waiting = null; // countdown until a retry is allowed
 let mostBytes = Infinity;
 
 function show(panel) {
@@ -42,12 +42,12 @@ function showProblem(problem) {
   if (left >= 0 && again.disabled) waiting = setInterval(count, 1000);
 }
 
-/** Where the answer stands below the question, bring it into view. */
+/** On narrow screens, where the answer is below the form, scroll to it. */
 function reveal() {
   if (matchMedia("(max-width: 860px)").matches) at("result").scrollIntoView();
 }
 
-/** What the page itself can tell before it asks. */
+/** Client-side validation; null if the form is valid. */
 function check() {
   if (!context.value.trim()) {
     return new Problem("Nothing to read", "There is no text yet", "Paste a text or drop a .txt file, then ask.", { field: "context" });
@@ -72,7 +72,7 @@ async function submit() {
     at(`${box.id}-problem`).textContent = "";
   }
   const problem = check();
-  busy(!problem); // one that was under way is given up in any case
+  busy(!problem); // the previous request has been aborted in any case
   if (problem) return showProblem(problem);
   const asked = [question.value.trim(), context.value, at("decline").checked];
   try {
@@ -84,7 +84,7 @@ async function submit() {
     at("status").textContent = `${at("answer-kind").textContent}: ${at("answer").textContent}`;
     reveal();
   } catch (error) {
-    if (error.name === "AbortError") return; // another question has taken its place
+    if (error.name === "AbortError") return; // superseded by another question
     if (!(error instanceof Problem)) console.error(error);
     showProblem(error instanceof Problem ? error : new Problem("Error", "This page failed", "Reload it and try again."));
   } finally {
@@ -153,7 +153,7 @@ async function copy() {
   try {
     await navigator.clipboard.writeText(text);
     at("copy").textContent = "Copied";
-  } catch { // no permission, or no HTTPS: the text is selected, Ctrl + C does the rest
+  } catch { // no permission or no HTTPS: select the text for Ctrl + C
     getSelection().selectAllChildren(at("curl"));
     at("copy").textContent = "Selected: press Ctrl + C";
   }

@@ -1,10 +1,10 @@
-// Owns what the page says to the service and what comes back; knows no element of the page.
+// Owns the HTTP requests of the page; knows no element of the page.
 
 const PREDICT = new URL("predict", document.baseURI);
 export const CANDIDATES = 6;
 const STAGES = [["tokenize", "Tokenize"], ["queue", "Wait"], ["infer", "Infer"], ["decode", "Decode"]];
 
-// Titles by status; the sentence beneath is the service's own.
+// Titles by status; the message below is the service's.
 const TITLES = {
   400: "The service could not read the request",
   401: "An API key is needed",
@@ -16,7 +16,7 @@ const TITLES = {
   504: "The answer took too long",
 };
 
-/** A failure as people should see it: title, sentence, field at fault, seconds to wait if any. */
+/** An error for display: title, message, invalid field, seconds until a retry. */
 export class Problem extends Error {
   constructor(kind, title, sentence, { field = null, wait = null, status = 0 } = {}) {
     super(sentence);
@@ -24,7 +24,7 @@ export class Problem extends Error {
   }
 }
 
-/** The body that asks for everything the page shows. */
+/** The request body for everything that the page shows. */
 export function requestBody(question, context, mayDecline) {
   return {
     inputs: { question, context },
@@ -44,17 +44,17 @@ export async function ask(question, context, mayDecline, key, signal) {
   return { answers, stages: stages(response.headers.get("Server-Timing")), total: performance.now() - begun };
 }
 
-/** What /info tells. */
+/** The response of /info. */
 export async function info(key) {
   return json(await send(new URL("info", document.baseURI), key, {}));
 }
 
-/** The examples: { title, question, context } each. */
+/** The examples, each { title, question, context }. */
 export async function examples() {
   return json(await send(new URL("page/examples.json", document.baseURI), "", {}));
 }
 
-/** The command that asks the same in a shell. */
+/** The same request as a curl command. */
 export function curl(question, context, mayDecline, withKey) {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const body = { inputs: { question, context } };

@@ -26,7 +26,7 @@ LAYERS = [
     ["service.pipeline"],
     ["service.public.qa_onnx"],
     ["service.batching"],
-    ["service.guard", "service.json_log", "service.telemetry", "service.compression"],
+    ["service.guard", "service.json_log", "service.telemetry", "service.compression", "service.static_files"],
     ["service.schemas", "service.metrics", "service.problems"],
     ["service.parsed", "service.bodies", "service.paths", "service.page"],
     ["service.predict"],
