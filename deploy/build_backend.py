@@ -5,6 +5,7 @@ without one it is for any, and what is installed from it is slower. Editable ins
 has them.
 """
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -28,7 +29,8 @@ Settings = Mapping[str, Any] | None
 def build_wheel(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
-    """Compile, then have setuptools build."""
+    """Compile, then have setuptools build, without the files that an earlier build left in build/lib."""
+    shutil.rmtree(_ROOT / "build" / "lib", ignore_errors=True)
     settings = dict(config_settings or {})
     if _compiled():
         # Not in the tags of Python: the parts are called by ctypes and know nothing of it.

@@ -21,9 +21,10 @@ def table() -> str:
 
     rows = ["| variable | flag | default | |", "|---|---|---|---|"]
     for setting in fields(Settings):
-        default = "models/default" if setting.name == "model" else setting.default
+        value = "models/default" if setting.name == "model" else setting.default
+        default = "" if value == "" else f"`{value}`"
         flag = "--" + setting.name.replace("_", "-")
-        rows.append(f"| `QA_{setting.name.upper()}` | `{flag}` | `{default}` | {setting.metadata['help']} |")
+        rows.append(f"| `QA_{setting.name.upper()}` | `{flag}` | {default} | {setting.metadata['help']} |")
     return "\n".join(rows)
 
 

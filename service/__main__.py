@@ -5,9 +5,10 @@ import http.client
 import json
 import logging
 import logging.config
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import get_type_hints
@@ -18,26 +19,40 @@ from service.bulk.arguments import add_arguments as add_bulk
 from service.errors import NotReady, QAError, SettingsError
 from service.json_log import logging_config
 from service.runfolder import running
-from service.settings import Settings
+from service.settings import DEFAULT_MODEL, Settings
+
+_Run = Callable[[Settings, argparse.Namespace], int]
 
 # The engine and the web server are imported by the commands that need them: `health` runs every
 # few seconds in a container and must not load ONNX Runtime each time.
+
+_BROKEN_PIPE, _INTERRUPTED = 141, 130  # exit statuses of shells: 128 and the number of SIGPIPE, SIGINT
 
 # A question that any trained model answers correctly; an untrained one must answer something.
 _PROBE = ("Who wrote the letter?", "The letter was written by Amelia Hart in the spring of 1902.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; exit status 0, or 2 with one sentence for errors that the user can fix."""
+    """Run one command; exit status 0, or 2 with one sentence for errors that the user can fix.
+
+    A closed stdout (`qa-onnx answer ... | head`) and Ctrl-C end it silently, with the statuses of shells.
+    """
     options = _parser().parse_args(arguments)
     flags = {f.name: getattr(options, f.name, None) for f in fields(Settings)}
     try:
         settings = Settings.from_env(flags)
         _start_log(settings)
         status: int = options.run(settings, options)
+        sys.stdout.flush()
     except QAError as error:
         print(f"qa-onnx: {error.message}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit: docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     return status
 
 
@@ -150,33 +165,48 @@ def _parser() -> argparse.ArgumentParser:
         prog="qa-onnx" if Path(sys.argv[0]).name == "qa-onnx" else "python -m service",
         description="Extractive question answering on CPUs. Flags that list a QA_ variable can also be "
         "set in the environment; the flag takes precedence.",
+        epilog="'%(prog)s COMMAND --help' lists a command's flags, with an example.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="serve answers over HTTP")
+    def command(name: str, run: _Run, text: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example: %(prog)s {example}",
+        )
+        added.set_defaults(run=run)
+        return added
+
+    serve = command("serve", _serve, "serve answers over HTTP", "--port 8080 --model models/mine")
+    serve.usage = "%(prog)s [FLAG ...]"
     _add_settings(serve, {f.name for f in fields(Settings)})
-    serve.set_defaults(run=_serve)
 
-    health = commands.add_parser("health", help="check whether a running service is ready")
+    health = command("health", _health, "check whether a running service is ready", "--port 8080")
     _add_settings(health, {"host", "port"})
-    health.set_defaults(run=_health)
 
-    answer = commands.add_parser("answer", help="answer one question on the command line")
-    answer.add_argument("--question", required=True)
-    answer.add_argument("--context-file", required=True, metavar="F", help="a file, or - for stdin")
+    answer = command(
+        "answer",
+        _answer,
+        "answer one question on the command line",
+        '--question "Who?" --context-file letter.txt',
+    )
+    answer.add_argument("--question", required=True, help="the question")
+    answer.add_argument("--context-file", required=True, metavar="F", help="a UTF-8 file, or - for stdin")
     answer.add_argument("--top-k", type=int, default=1, metavar="N", help="number of answers (default 1)")
     answer.add_argument("--handle-impossible-answer", action="store_true", help="allow 'no answer'")
     answer.add_argument("--json", action="store_true", help="print JSON")
     _add_settings(answer, {"model", "threads", "kernel", "token_budget"})
-    answer.set_defaults(run=_answer)
 
-    check = commands.add_parser("check", help="verify a model folder and answer a test question")
-    check.add_argument("artifact", nargs="?", type=Path, metavar="ARTIFACT")
+    check = command("check", _check, "verify a model folder and answer a test question", "models/mine")
+    check.add_argument(
+        "artifact", nargs="?", type=Path, metavar="ARTIFACT", help="model folder (default: that of --model)"
+    )
     _add_settings(check, {"model", "threads", "kernel"})
-    check.set_defaults(run=_check)
 
-    soak = commands.add_parser("soak", help="load a server for a long time and verify every reply")
+    soak = command("soak", _soak, "load a server for a long time and verify every reply", "--minutes 60")
     soak.add_argument("--minutes", type=float, default=30.0, metavar="M", help="duration (default 30)")
     soak.add_argument(
         "--requests",
@@ -193,17 +223,18 @@ def _parser() -> argparse.ArgumentParser:
         help="allowed relative growth of memory after warm-up (default 0.02; a short run needs more)",
     )
     _add_settings(soak, {"model", "kernel"})
-    soak.set_defaults(run=_soak)
 
-    bench = commands.add_parser("bench", help="measure latency and throughput on this machine")
+    bench = command(
+        "bench", _bench, "measure latency and throughput on this machine", "--mode http --concurrency 1,8"
+    )
+    bench.usage = "%(prog)s [FLAG ...]"
     add_bench(bench)
     _add_settings(bench, {"model", "threads", "kernel", "token_budget"})
-    bench.set_defaults(run=_bench)
 
-    bulk = commands.add_parser("bulk", help="answer the rows of a file")
+    bulk = command("bulk", _bulk, "answer the rows of a file", "--input questions.csv --output answers.csv")
+    bulk.usage = "%(prog)s --input FILE --output FILE [FLAG ...]"
     add_bulk(bulk)
     _add_settings(bulk, {"model", "threads", "kernel", "token_budget"})
-    bulk.set_defaults(run=_bulk)
     return parser
 
 
@@ -214,7 +245,9 @@ def _add_settings(parser: argparse.ArgumentParser, names: set[str]) -> None:
         if setting.name not in names:
             continue
         flag = "--" + setting.name.replace("_", "-")
-        text = f"{setting.metadata['help']} (QA_{setting.name.upper()}, default {setting.default})"
+        default = "the built-in model" if setting.default is DEFAULT_MODEL else setting.default
+        told = f", default {default}" if default != "" else ""
+        text = f"{setting.metadata['help']} (QA_{setting.name.upper()}{told})"
         if types[setting.name] is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:

@@ -8,6 +8,20 @@ from typing import get_args, get_type_hints
 from service.bulk.task import INPUTS, OUTPUTS, Columns
 from service.engine.parameters import Parameters, Scoring
 
+_HELP = {
+    "top_k": "number of distinct answers, best first",
+    "max_answer_len": "maximum tokens of an answer",
+    "max_seq_len": "maximum tokens of a window",
+    "doc_stride": "overlap of consecutive windows, in tokens",
+    "max_question_len": "maximum tokens of the question; the rest is cut off",
+    "handle_impossible_answer": "allow 'no answer'",
+    "align_to_words": "extend answers to whole words",
+    "scoring": "one softmax over all windows, or one for each as upstream",
+    "null_threshold": "log-odds above which 'no answer' is returned",
+    "token_probabilities": "add start and end probabilities of every token",
+}
+_DEFAULTS = {"doc_stride": "128", "max_question_len": "no limit", "null_threshold": "the model's"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags but those of the settings."""
@@ -44,10 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     types = get_type_hints(Parameters)
     for parameter in fields(Parameters):
         flag = "--" + parameter.name.replace("_", "-")
+        default = _DEFAULTS.get(parameter.name, parameter.default)
+        text = f"{_HELP[parameter.name]} (default {default})"
         if types[parameter.name] is bool:
-            questions.add_argument(flag, action=argparse.BooleanOptionalAction, default=parameter.default)
+            questions.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=parameter.default, help=text
+            )
         elif parameter.name == "scoring":
-            questions.add_argument(flag, choices=get_args(Scoring), default=parameter.default)
+            questions.add_argument(flag, choices=get_args(Scoring), default=parameter.default, help=text)
         else:
             kind = float if parameter.name == "null_threshold" else int
-            questions.add_argument(flag, type=kind, default=parameter.default, metavar="N")
+            questions.add_argument(flag, type=kind, default=parameter.default, metavar="N", help=text)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,13 @@ def test_a_wheel_with_compiled_parts_is_for_this_platform(wheel: Path) -> None:
 def test_a_wheel_without_is_for_any(sources: Path, tmp_path: Path) -> None:
     wheel = build(sources, tmp_path, CC="no-such-compiler", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
     assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_a_wheel_has_nothing_of_an_earlier_build(wheel: Path, sources: Path, tmp_path: Path) -> None:
+    assert wheel.is_file()  # it was built before, and left its files in build/lib
+    assert any(sources.glob("build/lib/service/**/*.py"))
+    with zipfile.ZipFile(build(sources, tmp_path, CC="false")) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
 
 
 def test_the_archive_of_sources_can_be_built_from(sources: Path, tmp_path: Path) -> None:

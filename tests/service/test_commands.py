@@ -1,12 +1,16 @@
 """The command line without a server: answer and check, in the run-time environment."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from service.settings import Settings
 from tests.service.conftest import MODEL, ROOT, environment
 from tests.service.test_predict import ITEM
 
@@ -100,10 +104,50 @@ def test_soak_compares_every_reply_and_prints_figures(run) -> None:  # type: ign
     assert "p99 after warm-up" in text
 
 
+COMMANDS = ("serve", "health", "answer", "check", "soak", "bench", "bulk")
+
+
 def test_help_tells_every_setting(run) -> None:  # type: ignore[no-untyped-def]
     text = run("serve", "--help").stdout.decode()
-    assert "QA_MAX_WAITING" in text
+    for setting in fields(Settings):
+        assert f"(QA_{setting.name.upper()}" in text.replace("(QA_\n", "(QA_")
     assert "--no-access-log" in text
+    assert "default )" not in text
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_fits_a_terminal_and_has_an_example(run, command: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    done = run(*command, "--help", COLUMNS="80")
+    assert done.returncode == 0
+    assert done.stderr == b""
+    lines = done.stdout.decode().splitlines()
+    assert max(map(len, lines)) <= 80
+    if command:
+        assert lines[-1].startswith(f"example: python -m service {command[0]} ")
+    else:
+        assert all(f"\n    {name} " in "\n".join(lines) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [(), ("nothing",), ("serve", "--threads"), ("answer",), ("bulk",)])
+def test_usage_errors_go_to_stderr(run, arguments: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"usage: python -m service")
+
+
+def test_a_closed_stdout_is_no_error(runtime_python: Path) -> None:
+    line = [runtime_python, "-m", "service", "answer", "--question", "Who?", "--context-file", "-"]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            line, input=b"Ann", stdout=write, stderr=subprocess.PIPE, cwd=ROOT, env=environment()
+        )
+    finally:
+        os.close(write)
+    assert done.stderr == b""
+    assert done.returncode == 128 + signal.SIGPIPE
 
 
 def test_build_time_packages_are_neither_there_nor_imported(runtime_python: Path) -> None:
