@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qa-onnx: {error.message}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The interpreter flushes stdout once more at exit: docs.python.org/3/library/signal.html#note-on-sigpipe
+        # stdout is flushed once more at exit, see docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ the same shapes, what is refused there is refused here with the same type of exc
 engine's with `scoring="per_window"`, upstream's way.
 """
 
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -67,6 +68,8 @@ class QuestionAnsweringPipeline:
     """Answers questions by an exported model. Any thread may call it."""
 
     task = TASK
+    # Upstream's are a torch module and a tokenizer; wrappers such as txtai's `Questions` look at both.
+    model = tokenizer = None
 
     def __init__(self, model: str | Path, **options: Any) -> None:
         """Load the exported model in the folder `model`; raises ArtifactError where that cannot be."""
@@ -89,7 +92,7 @@ class QuestionAnsweringPipeline:
 
         A result is a dict with score, start, end and answer (`context[start:end] == answer`), or a list of
         them where `top_k` asks for several and there are several. One input gives its result, a list of
-        inputs a list of results, a generator an iterator that answers as it is asked.
+        inputs a list of results; a generator or a torch Dataset an iterator, which answers as it is consumed.
 
         Raises ValueError and KeyError for inputs that cannot be understood, empty texts and parameters out
         of range.
@@ -99,7 +102,7 @@ class QuestionAnsweringPipeline:
             name: value for name, value in options.items() if name not in ("question", "context", "data", "X")
         }
         parameters = _parameters(self._parameters, given)
-        if isinstance(examples, GeneratorType):
+        if not isinstance(examples, list):
             return self._stream(examples, parameters)
         pairs = [_pair(example) for example in examples]
         if len(pairs) == 1 and isinstance(only := pairs[0], tuple):
@@ -113,7 +116,11 @@ class QuestionAnsweringPipeline:
     def _stream(self, examples: Iterator[Any], parameters: Parameters) -> Iterator[Result]:
         for example in examples:
             pair = _pair(example)
-            yield self._answer([pair] if isinstance(pair, tuple) else pair, parameters)[0]
+            if not isinstance(pair, tuple):
+                raise ValueError(
+                    "An example of a generator or a Dataset must be one question with one context."
+                )
+            yield self._answer([pair], parameters)[0]
 
     def _answer(self, pairs: Sequence[tuple[str, str]], parameters: Parameters) -> list[Result]:
         try:
@@ -140,8 +147,8 @@ def _parameters(defaults: Parameters, options: Mapping[str, Any]) -> Parameters:
         raise ValueError(error.message) from error
 
 
-def _examples(inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """What is asked, by any of the call forms: a list of examples, or a generator."""
+def _examples(inputs: Sequence[Any], options: Mapping[str, Any]) -> Iterator[Any] | list[Any]:
+    """The examples of a call in any of its forms; an iterator where results are wanted lazily."""
     if len(inputs) == 1:
         asked = inputs[0]
     elif len(inputs) == 2 and all(isinstance(text, str) for text in inputs):
@@ -156,11 +163,19 @@ def _examples(inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
         raise ValueError("Give question= and context=, or dicts with these keys.")
     if isinstance(asked, GeneratorType):
         return asked
+    if _is_torch_dataset(asked):
+        return iter(asked) if isinstance(asked, Iterable) else (asked[index] for index in range(len(asked)))
     if isinstance(asked, Mapping):
         return [asked]
     if isinstance(asked, Iterable) and not isinstance(asked, str):
         return list(asked)
     raise ValueError("The inputs must be dicts with question and context.")
+
+
+def _is_torch_dataset(asked: object) -> bool:
+    """Whether it is a torch Dataset; torch is not imported for it, since whoever made one has done so."""
+    data = sys.modules.get("torch.utils.data")
+    return data is not None and isinstance(asked, data.Dataset)
 
 
 def _pairs(question: Any, context: Any) -> list[dict[str, Any]]:

@@ -45,6 +45,14 @@ FORMS: dict[str, Form] = {
     "a list of one sample": lambda qa: qa([qa.create_sample(Q, C)]),
     "a list of samples": lambda qa: qa(qa.create_sample(question=[Q, "Who?"], context=[C, C])),
     "a generator": lambda qa: list(qa(example for example in [LIVES, NAMES])),
+    "a SquadExample": lambda qa: qa(squad_example(LIVES)),
+    "a list of SquadExamples": lambda qa: qa([squad_example(LIVES), squad_example(NAMES)]),
+    "a generator of SquadExamples": lambda qa: list(qa(squad_example(one) for one in [LIVES, NAMES])),
+    "a Dataset": lambda qa: list(qa(dataset([LIVES, NAMES]))),
+    "a KeyDataset": lambda qa: list(qa(key_dataset([{"row": LIVES}, {"row": NAMES}], "row"))),
+    "an IterableDataset": lambda qa: list(qa(iterable_dataset([LIVES, NAMES]))),
+    "a map": lambda qa: qa(map(dict, [LIVES, NAMES])),
+    "lists of none": lambda qa: qa(question=[], context=[]),
     "no questions": lambda qa: qa([]),
     "top_k": lambda qa: qa(LIVES, top_k=3),
     "topk": lambda qa: qa(LIVES, topk=2),
@@ -57,6 +65,22 @@ FORMS: dict[str, Form] = {
     "not aligned": lambda qa: qa(NAMES, align_to_words=False, top_k=3),
     "padding": lambda qa: qa(NAMES, padding="longest"),
     "batch_size": lambda qa: qa([LIVES, NAMES, LIVES], batch_size=2),
+    "top_k 20": lambda qa: qa(LONG, top_k=20),
+    "topk and top_k": lambda qa: qa(LIVES, topk=3, top_k=2),
+    "top_k None": lambda qa: qa(LIVES, top_k=None),
+    "impossible, a list": lambda qa: qa([LIVES, NAMES], handle_impossible_answer=True),
+    "max_seq_len above the model's": lambda qa: qa(LONG, max_seq_len=10_000),
+    "no overlap": lambda qa: qa(LONG, max_seq_len=64, doc_stride=0),
+    "padding to max_length": lambda qa: qa(NAMES, padding="max_length"),
+    "num_workers": lambda qa: qa(question=Q, context=C, num_workers=0),
+    "white space": lambda qa: qa(question=Q, context="  "),
+    "nothing": lambda qa: qa(),
+    "None": lambda qa: qa(None),
+    "an empty dict": lambda qa: qa({}),
+    "no context": lambda qa: qa(question=Q, context=None),
+    "a number": lambda qa: qa(question=5, context=C),
+    "an empty question in a list": lambda qa: qa([LIVES, {"question": "", "context": C}]),
+    "top_k -1": lambda qa: qa(LIVES, top_k=-1),
     "a question without a context": lambda qa: qa(question=Q),
     "no dict": lambda qa: qa("only a question"),
     "a list of texts": lambda qa: qa([Q, C]),
@@ -70,6 +94,41 @@ FORMS: dict[str, Form] = {
     "max_answer_len 0": lambda qa: qa(LIVES, max_answer_len=0),
     "doc_stride": lambda qa: qa(LIVES, max_seq_len=64, doc_stride=65),
 }
+
+
+def squad_example(example: dict[str, str]) -> Any:
+    """Upstream's own class of examples."""
+    squad = pytest.importorskip("transformers.data.processors.squad", reason="transformers is not installed")
+    return squad.SquadExample(None, example["question"], example["context"], None, None, None)
+
+
+def dataset(examples: list[dict[str, str]]) -> Any:
+    """A torch Dataset of `examples`: it has no iterator, and an index past its end need not be an error."""
+    data = pytest.importorskip("torch.utils.data", reason="torch is not installed")
+
+    class Examples(data.Dataset):  # type: ignore[misc] # torch may be missing
+        def __len__(self) -> int:
+            return len(examples)
+
+        def __getitem__(self, index: int) -> dict[str, str]:
+            return examples[index % len(examples)]
+
+    return Examples()
+
+
+def key_dataset(rows: list[dict[str, Any]], key: str) -> Any:
+    utilities = pytest.importorskip("transformers.pipelines.pt_utils", reason="transformers is not installed")
+    return utilities.KeyDataset(rows, key)
+
+
+def iterable_dataset(examples: list[dict[str, str]]) -> Any:
+    data = pytest.importorskip("torch.utils.data", reason="torch is not installed")
+
+    class Examples(data.IterableDataset):  # type: ignore[misc] # torch may be missing
+        def __iter__(self) -> Iterator[dict[str, str]]:
+            return iter(examples)
+
+    return Examples()
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +161,7 @@ def same(ours: Any, theirs: Any) -> None:
             same(one, other)
     elif isinstance(theirs, dict):
         assert list(ours) == list(theirs)
+        assert [type(value) for value in ours.values()] == [type(value) for value in theirs.values()]
         assert ours.pop("score") == pytest.approx(theirs.pop("score"), abs=1e-4)
         assert ours == theirs
     else:
@@ -157,6 +217,35 @@ def test_a_generator_is_answered_as_it_is_asked(ours: QuestionAnsweringPipeline)
     assert asked == []
     assert next(results)["answer"]
     assert asked == [LIVES]
+
+
+def test_a_dataset_is_read_lazily(ours: QuestionAnsweringPipeline) -> None:
+    results = ours(dataset([LIVES, {"question": "", "context": C}]))
+    assert next(results) == ours(LIVES)
+    with pytest.raises(ValueError, match="The question is empty"):
+        next(results)
+
+
+def test_an_example_of_a_generator_is_one_question(ours: QuestionAnsweringPipeline) -> None:
+    several = {"question": [Q, Q], "context": [C, C]}
+    with pytest.raises(ValueError, match="must be one question with one context"):
+        next(ours(example for example in [several]))
+
+
+def test_where_upstream_reads_a_text_as_its_letters(ours: QuestionAnsweringPipeline) -> None:
+    """A dict with a list and a text: upstream pairs the questions with the letters of the context."""
+    assert ours({"question": [Q, Q], "context": C}) == [ours(LIVES)] * 2
+    with pytest.raises(ValueError, match="not as many contexts"):
+        ours({"question": [Q, Q], "context": [C]})
+
+
+def test_rows_of_a_dataset_may_have_other_keys(ours: QuestionAnsweringPipeline) -> None:
+    assert ours([{**LIVES, "id": "1", "answers": []}]) == ours(LIVES)
+
+
+def test_wrappers_find_that_there_is_no_torch(ours: QuestionAnsweringPipeline) -> None:
+    assert ours.model is None
+    assert ours.tokenizer is None
 
 
 def test_the_default_is_the_model_that_comes_along() -> None:
