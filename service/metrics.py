@@ -120,14 +120,14 @@ class Metrics:
             self._seconds.observe(seconds)
         self._waiting.set(waiting)
 
-    def answered(self, work: Work, turns: Iterable[int]) -> None:
-        """Count an answered request; its stages are STAGES, `turns` has the windows of each batch."""
+    def answered(self, work: Work, batch_sizes: Iterable[int]) -> None:
+        """Count an answered request; its stages are STAGES, `batch_sizes` has the windows of each batch."""
         for name, seconds in work.stages.items():
             self._stages[name].observe(seconds)
         self._questions.inc(work.questions)
         self._tokens.inc(work.tokens)
         self._request_questions.observe(work.questions)
-        for windows in turns:
+        for windows in batch_sizes:
             self._batch_windows.observe(windows)
 
     def text(self) -> bytes:

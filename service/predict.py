@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service import problems, schemas
-from service.batching import Inferred, Turnstile
+from service.batching import Inferred, Scheduler
 from service.engine.answering import Answer, Prepared, QuestionAnswerer
 from service.errors import InvalidInput
 from service.metrics import STAGES, Metrics
@@ -33,7 +33,7 @@ class Predictor:
     def __init__(self, settings: Settings, answerer: QuestionAnswerer, metrics: Metrics) -> None:
         self._settings = settings
         self._answerer = answerer
-        self._turnstile = Turnstile(
+        self._scheduler = Scheduler(
             answerer,
             max_waiting=settings.max_waiting,
             max_waiting_tokens=settings.max_waiting_tokens,
@@ -43,12 +43,12 @@ class Predictor:
     @property
     def full(self) -> bool:
         """Whether a request that arrives now would be rejected."""
-        return self._turnstile.full
+        return self._scheduler.full
 
     def refuse(self) -> Reply:
         """Count a request that is rejected unread; its reply."""
         self.metrics.refused()
-        return problems.reply(self._turnstile.overloaded())
+        return problems.reply(self._scheduler.overloaded())
 
     def reply(self, read: Callable[[], ParsedRequest], timeout: str | None) -> tuple[Reply, Work | None]:
         """Answer the request that `read` returns; errors become replies in the native format.
@@ -61,7 +61,7 @@ class Predictor:
             reply, work = self._reply(read, timeout, arrived)
         except Exception as error:
             reply = problems.reply(error)
-        self.metrics.request(reply.status, time.monotonic() - arrived, self._turnstile.requests)
+        self.metrics.request(reply.status, time.monotonic() - arrived, self._scheduler.requests)
         return reply, work
 
     def answer(self, asked: schemas.Request, timeout: str | None, arrived: float) -> Answered:
@@ -71,21 +71,21 @@ class Predictor:
         an invalid timeout, Overloaded and DeadlineExceeded.
         """
         deadline = arrived + _seconds_allowed(timeout, self._settings.deadline_seconds)
-        with self._turnstile.admit():
+        with self._scheduler.admit():
             begun = time.monotonic()
             items = [self._prepare(item, deadline) for item in asked.items]
             prepared = [item for item in items if isinstance(item, Prepared)]
             if not prepared:
                 return Answered([item for item in items if isinstance(item, InvalidInput)], None)
             tokenized = time.monotonic()
-            inferred = self._turnstile.infer(prepared, deadline)
+            inferred = self._scheduler.infer(prepared, deadline)
             started = time.monotonic()
             answers = iter(self._decode(prepared, inferred))
             entries = [item if isinstance(item, InvalidInput) else next(answers) for item in items]
         seconds = (tokenized - begun, inferred.waited, inferred.ran, time.monotonic() - started)
         tokens = sum(item.token_count for item in prepared)
         work = Work(begun, dict(zip(STAGES, seconds, strict=True)), len(prepared), tokens)
-        self.metrics.answered(work, inferred.turns)
+        self.metrics.answered(work, inferred.batch_sizes)
         return Answered(entries, work)
 
     def _reply(

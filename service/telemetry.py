@@ -78,7 +78,7 @@ def open_spans(endpoint: str, model: str) -> Callable[[Record], None]:
             span.set_status(trace.StatusCode.ERROR)
         if record.work:
             span.set_attributes({"qa.questions": record.work.questions, "qa.tokens": record.work.tokens})
-            # Consecutive spans with the total time of each stage: long documents run in several turns.
+            # Consecutive spans with the total time of each stage: long documents run in several batches.
             inside = trace.set_span_in_context(span)
             at = record.arrived + int((record.work.begun - record.started) * _NANOSECONDS)
             for name, seconds in record.work.stages.items():

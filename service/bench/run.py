@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.batching import Turnstile
+from service.batching import Scheduler
 from service.bench import callers, machine, page
 from service.bench.connections import HttpTarget
 from service.bench.load import Measurement, Plan, Progress
@@ -51,11 +51,11 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
         targets: dict[str, Measure] = {}
         pid = os.getpid()
         if options.mode in ("engine", "both"):
-            turnstile = Turnstile(answerer, max_waiting=1 << 30, max_waiting_tokens=1 << 60)
+            scheduler = Scheduler(answerer, max_waiting=1 << 30, max_waiting_tokens=1 << 60)
             everything = [item for asked in workloads.values() for item in asked]
-            session = SessionTarget(answerer, turnstile, everything)
+            session = SessionTarget(answerer, scheduler, everything)
             targets["session"] = partial(callers.measure, session.ask)
-            targets["engine"] = partial(callers.measure, EngineTarget(answerer, turnstile).ask)
+            targets["engine"] = partial(callers.measure, EngineTarget(answerer, scheduler).ask)
         if options.mode in ("http", "both"):
             url, pid = options.url, 0
             if url is None:

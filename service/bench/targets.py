@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from service.batching import Turnstile
+from service.batching import Scheduler
 from service.bench.workload import Item
 from service.engine.answering import QuestionAnswerer
 from service.engine.parameters import Parameters
@@ -23,24 +23,24 @@ _FOREVER = 3600.0  # seconds
 class SessionTarget:
     """`session.run` alone, on windows prepared beforehand: the ceiling of everything above it."""
 
-    def __init__(self, answerer: QuestionAnswerer, turnstile: Turnstile, items: list[Item]) -> None:
-        self._turnstile = turnstile
+    def __init__(self, answerer: QuestionAnswerer, scheduler: Scheduler, items: list[Item]) -> None:
+        self._scheduler = scheduler
         self._prepared = {item: answerer.prepare(item.question, item.context, Parameters()) for item in items}
 
     def ask(self, item: Item) -> None:
-        self._turnstile.infer([self._prepared[item]], time.monotonic() + _FOREVER)
+        self._scheduler.infer([self._prepared[item]], time.monotonic() + _FOREVER)
 
 
 class EngineTarget:
-    """The library in this process, taking turns as in the service."""
+    """The library in this process, with the scheduler of the service."""
 
-    def __init__(self, answerer: QuestionAnswerer, turnstile: Turnstile) -> None:
+    def __init__(self, answerer: QuestionAnswerer, scheduler: Scheduler) -> None:
         self._answerer = answerer
-        self._turnstile = turnstile
+        self._scheduler = scheduler
 
     def ask(self, item: Item) -> None:
         prepared = self._answerer.prepare(item.question, item.context, Parameters())
-        inferred = self._turnstile.infer([prepared], time.monotonic() + _FOREVER)
+        inferred = self._scheduler.infer([prepared], time.monotonic() + _FOREVER)
         self._answerer.decode(prepared, inferred.logits)
 
 

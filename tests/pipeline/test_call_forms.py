@@ -69,7 +69,7 @@ FORMS: dict[str, Form] = {
     "topk and top_k": lambda qa: qa(LIVES, topk=3, top_k=2),
     "top_k None": lambda qa: qa(LIVES, top_k=None),
     "impossible, a list": lambda qa: qa([LIVES, NAMES], handle_impossible_answer=True),
-    "max_seq_len above the model's": lambda qa: qa(LONG, max_seq_len=10_000),
+    "max_seq_len above the model's": lambda qa: qa(LIVES, max_seq_len=10_000),
     "no overlap": lambda qa: qa(LONG, max_seq_len=64, doc_stride=0),
     "padding to max_length": lambda qa: qa(NAMES, padding="max_length"),
     "num_workers": lambda qa: qa(question=Q, context=C, num_workers=0),
