@@ -1,1 +1,1 @@
-"""Owns answering whole files: rows in, answers out, resumable; knows no HTTP."""
+"""Owns batch processing of files: rows in, answers out, resumable; knows no HTTP."""

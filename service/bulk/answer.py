@@ -1,4 +1,4 @@
-"""Owns the way from rows to outcomes on this machine: a narrow run per core; knows no file."""
+"""Owns inference over rows on this machine, one single-threaded run per core; knows no file."""
 
 import itertools
 from collections import deque
@@ -14,29 +14,30 @@ from service.engine.parameters import Parameters
 from service.errors import InvalidInput
 from service.settings import Settings
 
-# A chunk ends at whichever comes first: few enough that cores finish together and little is lost with a
-# killed process, enough that what is said per chunk costs nothing.
+# Maximum rows and characters of a chunk, the unit of work: small enough for load balancing and for little
+# lost work when the process is killed, large enough to amortize the overhead per chunk.
 _CHUNK_ROWS, _CHUNK_CHARACTERS = 16, 64 << 10
-# Chunks under way per core, so that one long document does not leave the other cores without work, and
-# their characters together.
+# Maximum chunks in flight per core, so that the other cores have work while one is busy with a long document,
+# and maximum characters of all chunks in flight.
 _CHUNKS_AHEAD, _CHARACTERS_AHEAD = 16, 16 << 20
 
 
 class ChunkAnswerer:
-    """A model for narrow runs. Any thread may call it; as many at once as there are cores."""
+    """A model for single-threaded runs, thread-safe; as many concurrent calls as cores are useful."""
 
     def __init__(self, settings: Settings, parameters: Parameters) -> None:
         """Load the model; raises ArtifactError."""
-        # One thread: only the narrow shape is loaded, and answers do not depend on the machine's cores.
+        # With one thread only the single-threaded session is loaded, and scores do not depend on the number
+        # of cores.
         one_core = replace(settings, threads=1)
         self._answerer = QuestionAnswerer.with_settings(load_artifact(settings.model), one_core)
         self._parameters = parameters
 
     def __call__(self, rows: Sequence[Row]) -> list[Outcome]:
-        """Outcomes in the rows' order.
+        """Outcomes in the order of the rows.
 
-        A stage for all rows before the next, since a run of the model leaves no other code in the caches;
-        but a run for each row alone, so that an answer does not depend on its neighbours.
+        Each stage processes the whole chunk before the next one starts, since inference evicts other code and
+        data from the CPU caches. Inference is per row, so that an answer does not depend on other rows.
         """
         prepared = [self._prepare(row) for row in rows]
         logits = [
@@ -58,7 +59,7 @@ class ChunkAnswerer:
 
 
 def answer(rows: Iterator[Row], settings: Settings, parameters: Parameters) -> Iterator[Chunk]:
-    """Answer rows, in order, on all cores that the settings give; in memory are a few chunks per core."""
+    """Answer rows in order on `settings.threads` cores; holds the chunks in flight in memory, no more."""
     cores = settings.threads or available_cpus()
     chunks = split(rows)
     first = next(chunks, None)
@@ -87,7 +88,7 @@ def answer(rows: Iterator[Row], settings: Settings, parameters: Parameters) -> I
 
 
 def split(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Consecutive rows in chunks of much the same work."""
+    """Group consecutive rows into chunks of similar size."""
     for first in rows:
         chunk, characters = [first], _characters([first])
         while characters < _CHUNK_CHARACTERS and len(chunk) < _CHUNK_ROWS:

@@ -1,4 +1,4 @@
-"""Owns the flags of `bulk`; knows nothing of their effect."""
+"""Owns the command-line flags of `bulk`; knows no effect of them."""
 
 import argparse
 from dataclasses import fields
@@ -24,7 +24,7 @@ _DEFAULTS = {"doc_stride": "128", "max_question_len": "no limit", "null_threshol
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags but those of the settings."""
+    """Add all flags except those of the settings."""
     add = parser.add_argument
     add("--input", type=Path, required=True, metavar="FILE", help="JSON Lines, CSV, Parquet or SQuAD JSON")
     add("--output", type=Path, required=True, metavar="FILE", help="the rows of the input with a prediction")

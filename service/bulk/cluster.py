@@ -1,4 +1,4 @@
-"""Owns the way from rows to outcomes on a Ray cluster; knows no file and no journal."""
+"""Owns inference over rows on a Ray cluster; knows no file and no journal."""
 
 import logging
 import socket
@@ -20,7 +20,7 @@ try:
 except ImportError as missing:
     raise BadFile("The engine ray needs Ray: install it with 'pip install qa-onnx[ray]'.") from missing
 
-# What one actor takes at a time: many, so that Ray's work per task is small beside the model's.
+# Block size per actor task: large enough that Ray's overhead per task is small compared to inference.
 _BLOCK_BYTES = 64 << 10
 _CONNECT_SECONDS = 5.0
 
@@ -28,11 +28,11 @@ Block = dict[str, Any]  # columns by name, a chunk in each row
 
 
 def answer_on_ray(task: Task, settings: Settings, done: int) -> Iterator[Chunk]:
-    """Answer the rows after the first `done`, in order, by one actor per CPU of the cluster.
+    """Answer the rows after the first `done`, in order, with one actor per CPU of the cluster.
 
-    One task reads the input, on the machine that this process is on, so that no other needs the file; an
-    actor loads the model once. An actor that dies is started anew and what it had is given to another: Ray
-    Data does that, and that no row is lost or doubled is checked.
+    A single task reads the input on this process's node, so that no other node needs the file. Each actor
+    loads the model once. Ray Data restarts an actor that dies and reassigns its blocks; row numbers are
+    checked, so that no row is lost or duplicated.
     """
     _connect(task.address)
     try:
@@ -56,7 +56,7 @@ def answer_on_ray(task: Task, settings: Settings, done: int) -> Iterator[Chunk]:
         )
         for row in chunks.iter_rows():
             if row["row"] != done:
-                raise RuntimeError(f"Ray gave row {row['row']} where {done} comes next")
+                raise RuntimeError(f"Ray returned row {row['row']} instead of {done}")
             outcomes = read_outcomes(row["outcomes"])
             done += len(outcomes)
             yield Chunk(outcomes, float(row["share"]))
@@ -65,19 +65,19 @@ def answer_on_ray(task: Task, settings: Settings, done: int) -> Iterator[Chunk]:
 
 
 def _connect(address: str | None) -> None:
-    """Join the cluster at `address`, or what Ray finds without one: RAY_ADDRESS, a local one, a new one."""
+    """Connect to the cluster at `address`; None: to RAY_ADDRESS, else a running or a new local one."""
     host, _, port = (address or "").rpartition("://")[2].rpartition(":")
     try:
-        if host and port.isdecimal():  # asked first, since Ray would try for minutes
+        if host and port.isdecimal():  # a quick check first, since Ray retries for minutes
             socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise BadFile(f"There is no Ray cluster at {address} that takes this run: {reason}.") from error
+        raise BadFile(f"There is no Ray cluster at {address} that accepts this run: {reason}.") from error
 
 
 class _Actor:
-    """The model, loaded once in a process of the cluster."""
+    """A worker process of the cluster with the model loaded."""
 
     def __init__(self, task: Task, settings: Settings) -> None:
         self._answer = ChunkAnswerer(settings, task.parameters)
@@ -88,7 +88,7 @@ class _Actor:
 
 
 def _read(start: Block, task: Task) -> Iterator[Block]:
-    """The input's rows in chunks, from row `done` on."""
+    """Chunks of the input's rows, starting at row `done`."""
     done = int(start["done"][0])
     for chunk in split(islice(read_rows(task), done, None)):
         yield {"row": [done], "share": [chunk[-1].share], "rows": [_pack(chunk)]}
@@ -100,7 +100,7 @@ def _pack(rows: list[Row]) -> bytes:
 
 
 def _unpack(packed: bytes) -> list[Row]:
-    """Rows again, without what only their writing needs."""
+    """Deserialize rows, without `record`, which only writing needs."""
     return [
         Row(tuple(asked) if isinstance(asked, list) else msgspec.convert(asked, Problem), 0.0, identity, line)
         for asked, identity, line in msgspec.json.decode(packed)

@@ -1,4 +1,4 @@
-"""Owns which format reads and which writes a task's files; knows no format from inside."""
+"""Owns the dispatch from formats to readers and writers; knows no format's details."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,23 +12,23 @@ from service.bulk.task import Task
 
 
 class Format(Protocol):
-    """A file in one of the formats."""
+    """Reader and writer of one file format."""
 
     def rows(self) -> Iterator[Row]:
-        """Every row in order; a bad one says why."""
+        """All rows in order; an invalid one has a Problem."""
 
     def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
-        """The file again, with the answers; rows without one are left out."""
+        """Write the input with answers added; invalid rows are omitted."""
 
 
 def read_rows(task: Task) -> Iterator[Row]:
-    """Every row of the input, the same ones as often as it is called."""
+    """All rows of the input; each call reads it anew."""
     rows = _open(task).rows()
     return _identified(rows, task.columns.id) if task.output_format == "predictions" else rows
 
 
 def write_answers(task: Task, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
-    """The output, from the outcomes of all rows in order."""
+    """Write the output from the outcomes of all rows in order."""
     if task.output_format == task.input_format:
         _open(task).write(outcomes, out)
     elif task.output_format == "predictions":
@@ -39,7 +39,7 @@ def write_answers(task: Task, outcomes: Iterator[Outcome], out: IO[bytes]) -> No
 
 def _open(task: Task) -> Format:
     if task.input_format == "parquet":
-        from service.bulk.parquet import Parquet  # only here: pyarrow is an extra
+        from service.bulk.parquet import Parquet  # lazily: pyarrow is an extra
 
         return Parquet(task)
     kinds: dict[str, type[JsonLines | Squad | Table]] = {
@@ -52,7 +52,7 @@ def _open(task: Task) -> Format:
 
 
 def _identified(rows: Iterator[Row], name: str) -> Iterator[Row]:
-    """Rows, those without an id refused: a prediction is told by its id."""
+    """The rows; those without an id become invalid, since predictions are keyed by id."""
     for row in rows:
         if row.id is None and not isinstance(row.asked, Problem):
             yield replace(refuse(f"The id (column {name}) is missing.", "id", line=row.line), share=row.share)

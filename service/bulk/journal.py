@@ -1,8 +1,8 @@
-"""Owns what a bulk run has done so far, on disk, whole after any crash; knows no rows and no model.
+"""Owns the crash-safe journal of a bulk run's outcomes; knows no input file and no model.
 
-The file is one line of JSON that names the task, then a line per chunk: the CRC-32 of its outcomes as eight
-hexadecimal digits, a space, the outcomes as a JSON array. A crash can leave the last lines torn; what
-follows the last line that is whole and right is cut off when the run is continued.
+The first line is a JSON object that identifies the task. Then follows a record per chunk: the CRC-32 of the
+payload as eight hexadecimal digits, a space, and the payload, the chunk's outcomes as a JSON array. A crash
+can leave torn records at the end; on resumption the file is truncated after the last valid record.
 """
 
 import fcntl
@@ -18,18 +18,18 @@ import msgspec
 from service.bulk.rows import Outcome, read_outcomes
 from service.bulk.task import BadFile
 
-# A power failure loses the work since the last fsync; a killed process loses none that was appended.
+# Interval of fsync. A power failure loses the records since the last one; a killed process loses none.
 _FSYNC_SECONDS = 1.0
 
 
 class Journal:
-    """The outcomes of the first `rows` rows of one task; one process at a time has it open."""
+    """The outcomes of the first `rows` rows of one task, locked by the process that has it open."""
 
     def __init__(self, path: Path, task: Mapping[str, Any], *, restart: bool) -> None:
-        """Open or create; `restart` forgets what is there.
+        """Open or create the file; `restart` truncates it.
 
-        Raises BadFile where another process has it, or where it is of another task, naming the first entry
-        of `task` that differs.
+        Raises BadFile if another process has locked it, or if it belongs to another task (naming the first
+        entry of `task` that differs).
         """
         self.path = path
         path.touch()
@@ -45,7 +45,7 @@ class Journal:
         self._synced = time.monotonic()
 
     def append(self, outcomes: Sequence[Outcome]) -> None:
-        """Add the outcomes of the next rows; they survive the death of this process from here on."""
+        """Append the outcomes of the next rows; on return they survive a kill of this process."""
         payload = msgspec.json.encode(outcomes)
         self._file.write(_checksum(payload) + b" " + payload + b"\n")
         self._file.flush()
@@ -54,36 +54,36 @@ class Journal:
             self.sync()
 
     def sync(self) -> None:
-        """Have everything appended survive a power failure."""
+        """fsync: everything appended survives a power failure."""
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
     def outcomes(self) -> Iterator[Outcome]:
-        """All of them, in the order of their rows."""
+        """All outcomes in the order of the rows."""
         with self.path.open("rb") as file:
             file.readline()
             for line in file:
                 yield from _read(line) or []
 
     def remove(self) -> None:
-        """The task is done."""
+        """Delete the file after completion of the task."""
         self.path.unlink()
         self._file.close()
 
     def close(self) -> None:
-        """Leave it for another run to continue."""
+        """Close the file; another run can resume from it."""
         self._file.close()
 
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BadFile(f"Another run writes to {self.path} at this moment.") from None
+            raise BadFile(f"Another run is using {self.path}.") from None
 
     def _recover(self, task: Mapping[str, Any]) -> int:
-        """Read all there is, cut off what is torn, and count the rows done."""
+        """Validate the records, truncate torn ones, and return the number of rows done."""
         head = self._file.readline()
-        if not head.endswith(b"\n"):  # new, or torn in the first line
+        if not head.endswith(b"\n"):  # new, or the header is torn
             self._file.seek(0)
             self._file.truncate()
             self._file.write(msgspec.json.encode(task) + b"\n")
@@ -105,13 +105,13 @@ class Journal:
         try:
             found = dict(msgspec.json.decode(head))
         except (msgspec.DecodeError, TypeError, ValueError):
-            raise BadFile(f"{self.path} is no journal of a bulk run: name another output.") from None
+            raise BadFile(f"{self.path} is not the journal of a bulk run: choose another output.") from None
         wanted = msgspec.json.decode(msgspec.json.encode(task))
         for name, value in wanted.items():
             if found.get(name) != value:
                 raise BadFile(
-                    f"{self.path} is of a run with another {name}: continue that one as it was begun, "
-                    "or begin anew with --restart.",
+                    f"{self.path} belongs to a run with another {name}: resume it with the same {name}, "
+                    "or start over with --restart.",
                     field=name,
                 )
 
@@ -121,7 +121,7 @@ def _checksum(payload: bytes) -> bytes:
 
 
 def _read(line: bytes) -> list[Outcome] | None:
-    """The outcomes of one line, None where it is torn."""
+    """The outcomes of one record; None if it is torn or corrupt."""
     checksum, _, payload = line.removesuffix(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != _checksum(payload):
         return None

@@ -1,4 +1,4 @@
-"""Owns JSON lines: one object a line in, the same with an answer out; knows no answering."""
+"""Owns the JSON Lines format: an object per line, with the answer added on output; knows no inference."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,20 +15,20 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class JsonLines:
-    """A file with a JSON object a line; blank lines are no rows."""
+    """A JSON Lines file; blank lines are skipped."""
 
     def __init__(self, task: Task) -> None:
         self._path, self._columns, self._parameters = task.input, task.columns, task.parameters
 
     def rows(self) -> Iterator[Row]:
-        """Every row in order; a bad one says why."""
+        """All rows in order; an invalid one has a Problem."""
         size = max(self._path.stat().st_size, 1)
         with self._path.open("rb") as file:
             for number, line in _lines(file):
                 yield replace(self._row(line, number), share=file.tell() / size)
 
     def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
-        """Each answered row as its line was, byte for byte, with the answer as the last field."""
+        """Write the line of each answered row unchanged, byte for byte, with the answer as its last field."""
         name = msgspec.json.encode(self._columns.answer)
         with self._path.open("rb") as file:
             for (_, line), outcome in zip(_lines(file), outcomes, strict=True):
@@ -47,10 +47,12 @@ class JsonLines:
             reason = error.reason if isinstance(error, UnicodeDecodeError) else error
             return refuse(f"The line is not valid JSON: {reason}.", line=number)
         if not isinstance(record, dict):
-            return refuse("The line is no JSON object.", line=number)
+            return refuse("The line is not a JSON object.", line=number)
         row = ask(record, self._columns, number)
         if self._columns.answer in record:
-            reason = f"The row has a field {self._columns.answer} already: name another with --answer-column."
+            reason = (
+                f"The row already has a field {self._columns.answer}: choose another with --answer-column."
+            )
             return refuse(reason, self._columns.answer, line=number, identity=row.id)
         return row
 
@@ -58,7 +60,7 @@ class JsonLines:
 def write_lines(
     rows: Iterator[Row], outcomes: Iterator[Outcome], out: IO[bytes], name: str, parameters: Parameters
 ) -> None:
-    """Answered rows of any other format as JSON lines."""
+    """Write answered rows of another format as JSON Lines."""
     for row, outcome in zip(rows, outcomes, strict=True):
         if not isinstance(outcome, Problem):
             value = answer_value(outcome, parameters)
@@ -66,7 +68,7 @@ def write_lines(
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each line that is not blank; of an overlong one just enough to tell."""
+    """Number and bytes of each non-blank line; an overlong one is truncated to LONGEST_ROW + 1 bytes."""
     for number in itertools.count(1):
         line = file.readline(LONGEST_ROW + 1)
         if not line:

@@ -1,4 +1,4 @@
-"""Owns Parquet: typed columns in, the same and one for the answer out; knows no answering."""
+"""Owns the Parquet format, with one column added for the answer; knows no inference."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,34 +15,34 @@ except ImportError as missing:
     raise BadFile("Parquet needs pyarrow: install it with 'pip install qa-onnx[parquet]'.") from missing
 
 _BATCH_ROWS = 256  # rows decoded at a time
-_READ_BYTES = 1 << 20  # of a column read at a time, however large its row group
-# A row group of the output ends at whichever comes first.
+_READ_BYTES = 1 << 20  # buffer per column, independent of the row group size
+# Maximum size of an output row group.
 _GROUP_ROWS, _GROUP_BYTES = 65_536, 64 << 20
 
 
 class Parquet:
-    """A Parquet file; the answer is one more column: a struct, or a list of structs for top_k > 1."""
+    """A Parquet file; the answer column is a struct, or for top_k > 1 a list of structs."""
 
     def __init__(self, task: Task) -> None:
-        """Raises BadFile for another kind of file, and where its columns do not fit."""
+        """Raises BadFile if the file is not Parquet or a column is missing, mistyped or taken."""
         self._path, self._columns = path, columns = task.input, task.columns
-        self._records = task.output_format == "jsonl"  # whose rows hold all columns
+        self._records = task.output_format == "jsonl"  # needs all columns of a row
         with self._open() as file:
             self._schema = file.schema_arrow
         for flag, name in (("question", columns.question), ("context", columns.context)):
             if name not in self._schema.names:
                 raise BadFile(
                     f"{path} has no column {name}, only {', '.join(self._schema.names)}: "
-                    f"name the one with the {flag} with --{flag}-column.",
+                    f"set --{flag}-column to the one with the {flag}.",
                     field=name,
                 )
         if columns.answer in self._schema.names:
             raise BadFile(
-                f"{path} has a column {columns.answer} already: "
-                "name another for the answer with --answer-column.",
+                f"{path} already has a column {columns.answer}: "
+                "choose another name for the answer with --answer-column.",
                 field=columns.answer,
             )
-        # As in `Answer`; int64 and float64 are what readers expect.
+        # The fields of `Answer`; int64 and float64 are the usual types.
         answer = pa.struct(
             [("answer", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("score", pa.float64())]
         )
@@ -50,7 +50,7 @@ class Parquet:
         self._answers = pa.list_(answer) if self._several else answer
 
     def rows(self) -> Iterator[Row]:
-        """Every row in order; a bad one says why."""
+        """All rows in order; an invalid one has a Problem."""
         names = [self._columns.question, self._columns.context, self._columns.id]
         with self._open() as file:
             total = max(file.metadata.num_rows, 1)
@@ -62,7 +62,7 @@ class Parquet:
                     yield replace(ask(record, self._columns), share=number / total)
 
     def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
-        """All columns of the answered rows, as they were, and the answer's."""
+        """Write the unchanged columns of the answered rows and the answer column."""
         schema = self._schema.append(pa.field(self._columns.answer, self._answers))
         with self._open() as file, pq.ParquetWriter(out, schema) as writer:
             group: list[pa.RecordBatch] = []
@@ -87,4 +87,6 @@ class Parquet:
         try:
             return pq.ParquetFile(self._path, buffer_size=_READ_BYTES, pre_buffer=False)
         except pa.ArrowException as error:
-            raise BadFile(f"{self._path} is no Parquet file: {' '.join(str(error).split())[:200]}") from None
+            raise BadFile(
+                f"{self._path} is not a Parquet file: {' '.join(str(error).split())[:200]}"
+            ) from None

@@ -1,4 +1,4 @@
-"""Owns what a waiting person sees of a bulk run; knows only rows and shares."""
+"""Owns the progress report of a bulk run; knows no file."""
 
 import sys
 import time
@@ -12,9 +12,9 @@ _FIRST_LINE_SECONDS, _LINE_SECONDS = 5.0, 30.0
 
 
 def show(chunks: Iterator[Chunk], done: int, share: float) -> Iterator[Chunk]:
-    """The chunks as they come, with a bar on a terminal, else with a line now and then (both on stderr).
+    """Pass the chunks through and report progress on stderr: a bar on a terminal, else periodic lines.
 
-    `done` rows and `share` of the input were answered by an earlier run.
+    `done` rows and the fraction `share` of the input were answered by an earlier run.
     """
     return _bar(chunks, done, share) if sys.stderr.isatty() else _lines(chunks, done, share)
 

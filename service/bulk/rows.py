@@ -1,4 +1,4 @@
-"""Owns what passes between the stages: rows and outcomes; knows no file and no model."""
+"""Owns the types between the stages, rows and outcomes; knows no file and no model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from service.engine.answering import Answer
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput
 
-# Bytes of one row. A context that makes as many windows as the engine allows has about half of that.
+# Maximum bytes of a row: about twice those of a context with the engine's maximum of windows.
 LONGEST_ROW = 16 << 20
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why one row has no answer; never with its texts. `id` is the row's own, `line` counts from 1."""
+    """Why a row has no answer, without its texts. `id` is the row's own, `line` counts from 1."""
 
     code: str
     reason: str
@@ -25,15 +25,15 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str | None = None
 
 
-Outcome = list[Answer] | Problem  # of one row: answers, best first, or why there are none
+Outcome = list[Answer] | Problem  # of one row: answers, best first, or the reason for none
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the input: what it asks, or why it cannot be asked.
+    """One row of the input: question and context, or why it is invalid.
 
-    `share` is the part of the input read with it, 0 to 1. `record` is the row as a mapping where the format
-    that is written needs it.
+    `share` is the fraction of the input read so far, 0 to 1. `record` has all fields of the row if the output
+    format needs them.
     """
 
     asked: tuple[str, str] | Problem  # question, context
@@ -44,14 +44,14 @@ class Row:
 
 
 def ask(record: Mapping[str, Any], columns: Columns, line: int | None = None) -> Row:
-    """The row that `record` is; its share is set by who reads the file."""
+    """Validate `record`; the reader of the file sets the row's share."""
     found = record.get(columns.id)
     identity = str(found) if isinstance(found, str | int) else None
     asked: list[str] = []
     for field, name in (("question", columns.question), ("context", columns.context)):
         text = record.get(name)
         if not isinstance(text, str):
-            what = "missing" if text is None else "no text"
+            what = "missing" if text is None else "not a string"
             return refuse(f"The {field} (column {name}) is {what}.", field, line=line, identity=identity)
         asked.append(text)
     return Row((asked[0], asked[1]), 0.0, identity, line, record)
@@ -60,20 +60,20 @@ def ask(record: Mapping[str, Any], columns: Columns, line: int | None = None) ->
 def refuse(
     reason: str, field: str | None = None, *, line: int | None = None, identity: str | None = None
 ) -> Row:
-    """A row that cannot be asked."""
+    """An invalid row."""
     return Row(Problem(InvalidInput.code, reason, field, line, identity), 0.0, identity, line)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Outcomes of consecutive rows, and the share of the input read with the last of them."""
+    """Outcomes of consecutive rows, and the fraction of the input read up to the last one."""
 
     outcomes: Sequence[Outcome]
     share: float
 
 
 def answer_value(answers: Sequence[Answer], parameters: Parameters) -> Any:
-    """What is written for one row, in the shapes of the HTTP interface: an object, a list for top_k > 1."""
+    """The value to write for a row, as in the HTTP API: an object, or for top_k > 1 a list."""
     return answers[0] if parameters.top_k == 1 else list(answers)
 
 
@@ -81,5 +81,5 @@ _decoder = msgspec.json.Decoder(list[list[Answer] | Problem])
 
 
 def read_outcomes(encoded: bytes) -> list[Outcome]:
-    """Outcomes again that were encoded as JSON."""
+    """Decode outcomes from JSON."""
     return _decoder.decode(encoded)

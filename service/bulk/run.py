@@ -1,4 +1,4 @@
-"""Owns the course of a bulk run, begun or continued; knows no format from inside."""
+"""Owns the steps of a bulk run, new or resumed; knows no format's details."""
 
 import argparse
 import hashlib
@@ -24,20 +24,20 @@ from service.bulk.write import write_output
 from service.engine.artifact import MANIFEST_FILE, load_artifact
 from service.settings import Settings
 
-_INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+_INTERRUPTED = 130  # exit status of shells after SIGINT
 
 
 def bulk(settings: Settings, options: argparse.Namespace) -> int:
-    """Answer the input's rows into the output; exit status 1 with --fail-on-errors and a bad row.
+    """Answer the rows of the input; exit status 1 with --fail-on-errors and an invalid row.
 
-    A run that was killed is continued by the next one of the same task; its output is that of a run that
-    was not. Raises BadFile and the engine's errors, in one sentence each.
+    A run with the same task resumes an interrupted one; the output is that of an uninterrupted run. Raises
+    BadFile and the engine's errors.
     """
     task = read_task(options)
     try:
         return _run(task, settings)
     except KeyboardInterrupt:
-        print("qa-onnx: stopped; the same command continues.", file=sys.stderr)
+        print("qa-onnx: interrupted; run the same command to resume.", file=sys.stderr)
         return _INTERRUPTED
     except OSError as error:
         raise BadFile(f"{error.filename or task.output}: {error.strerror}.") from error
@@ -46,14 +46,14 @@ def bulk(settings: Settings, options: argparse.Namespace) -> int:
 def _run(task: Task, settings: Settings) -> int:
     output, state = task.output, _state(task.input)
     if output.exists() and not task.journal.exists() and not task.restart:
-        raise BadFile(f"{output} is there already: --restart replaces it.")
+        raise BadFile(f"{output} already exists: --restart replaces it.")
     described = _describe(task, settings)
     with closing(Journal(task.journal, described, restart=task.restart)) as journal:
         started, done = time.monotonic(), journal.rows
         for chunk in _chunks(task, settings, done):
             journal.append(chunk.outcomes)
         if _state(task.input) != state:
-            raise BadFile(f"{task.input} was changed while it was read: begin anew with --restart.")
+            raise BadFile(f"{task.input} was changed while it was read: start over with --restart.")
         journal.sync()
         rate = (journal.rows - done) / (time.monotonic() - started)
         counts = write_output(
@@ -63,18 +63,18 @@ def _run(task: Task, settings: Settings) -> int:
             task.errors,
         )
         journal.remove()
-    bad = f", {counts['bad']:,} bad rows told in {task.errors}" if counts["bad"] else ""
+    bad = f", {counts['bad']:,} invalid rows listed in {task.errors}" if counts["bad"] else ""
     print(f"{output}: {counts['answered']:,} rows answered{bad} ({rate:,.1f} rows/s)")
     return 1 if counts["bad"] and task.fail_on_errors else 0
 
 
 def _chunks(task: Task, settings: Settings, done: int) -> Iterator[Chunk]:
-    """What is left to do, as it gets done."""
+    """Outcomes of the rows after the first `done`, in chunks."""
     rows = read_rows(task)
-    last = deque(islice(rows, done), maxlen=1)  # skips them
+    last = deque(islice(rows, done), maxlen=1)  # skips the rows that are done
     share = last[0].share if last else 0.0
     if task.engine == "ray":
-        from service.bulk.cluster import answer_on_ray  # only here: Ray is an extra
+        from service.bulk.cluster import answer_on_ray  # lazily: Ray is an extra
 
         chunks = answer_on_ray(task, settings, done)
     else:
@@ -83,28 +83,30 @@ def _chunks(task: Task, settings: Settings, done: int) -> Iterator[Chunk]:
 
 
 def _describe(task: Task, settings: Settings) -> dict[str, Any]:
-    """All that answers and their order depend on, so that no run continues another one's work."""
+    """Everything that determines the outcomes: a run resumes only from a journal with the same values."""
     artifact = load_artifact(settings.model)
     return {
         "input": _digest(task.input),
-        "model": _digest(artifact.path / MANIFEST_FILE),  # which holds the digests of the other files
+        "model": _digest(artifact.path / MANIFEST_FILE),  # it has the digests of the other files
         "version": __version__,
         "format": [task.input_format, task.output_format, task.delimiter],
         "columns": asdict(task.columns),
         "parameters": asdict(task.parameters),
-        "settings": [settings.kernel, settings.token_budget],  # which choose how scores are rounded
+        "settings": [settings.kernel, settings.token_budget],  # they affect the rounding of scores
     }
 
 
 def _digest(path: Path) -> str:
-    """SHA-256; about a second for each GB."""
+    """SHA-256; about a second per GB."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state(path: Path) -> tuple[int, int, int]:
-    """What changes with a file: its inode, size and time."""
+    """Inode, size and modification time, to detect changes."""
+    if not path.exists():
+        raise BadFile(f"There is no file {path}.")
     if not path.is_file():
-        raise BadFile(f"{path} is no file: a bulk run reads its input more than once, so it takes no pipe.")
+        raise BadFile(f"{path} is not a regular file: the input is read twice, so it cannot be a pipe.")
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns

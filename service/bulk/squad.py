@@ -1,4 +1,4 @@
-"""Owns SQuAD JSON: articles in one at a time, the same with predictions out; knows no answering."""
+"""Owns the SQuAD JSON format, streamed by article, with predictions added; knows no inference."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,13 +12,13 @@ from service.bulk.task import BadFile, Task
 
 
 class Squad:
-    """A SQuAD file, version 1 or 2; in memory is one article at a time (the largest of SQuAD: 0.5 MB)."""
+    """A SQuAD file, version 1 or 2; one article at a time is in memory (SQuAD's largest: 0.5 MB)."""
 
     def __init__(self, task: Task) -> None:
         self._path, self._columns, self._parameters = task.input, task.columns, task.parameters
 
     def rows(self) -> Iterator[Row]:
-        """Every question in order; whatever is there in place of an article or a paragraph is a bad row."""
+        """All questions in order; a malformed article, paragraph or question is one invalid row."""
         size = max(self._path.stat().st_size, 1)
         with self._path.open("rb") as file:
             for article in self._articles(file):
@@ -26,7 +26,7 @@ class Squad:
                     yield replace(row, share=file.tell() / size)
 
     def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
-        """The file with a prediction in each question; questions without an answer are left out."""
+        """Write the file with a prediction in each question; invalid questions are omitted."""
         name = self._columns.answer
         with self._path.open("rb") as file:
             version = next(ijson.items(file, "version"), None)
@@ -52,16 +52,16 @@ class Squad:
             raise BadFile(f"{self._path} is not valid JSON: {' '.join(str(error).split())[:200]}.") from None
 
     def _questions(self, article: Any) -> Iterator[tuple[Row, dict[str, Any] | None]]:
-        """Each question of an article as a row, and itself where it can hold a prediction."""
+        """A row per question of an article, with its object if a prediction can be added to it."""
         title = article.get("title") if isinstance(article, dict) else None
         for paragraph in _paragraphs(article):
             asked = paragraph.get("qas") if isinstance(paragraph, dict) else None
             if not isinstance(asked, list):
-                yield refuse("This is no article or paragraph with questions (qas)."), None
+                yield refuse("This is not an article or paragraph with questions (qas)."), None
                 continue
             for question in asked:
                 if not isinstance(question, dict):
-                    yield refuse("The question is no JSON object."), None
+                    yield refuse("The question is not a JSON object."), None
                     continue
                 yield self._row(title, paragraph, question), question
 
@@ -75,13 +75,13 @@ class Squad:
         }
         row = ask(record, names)
         if names.answer in question:
-            reason = f"The row has a field {names.answer} already: name another with --answer-column."
+            reason = f"The row already has a field {names.answer}: choose another with --answer-column."
             return refuse(reason, names.answer, identity=row.id)
         return row
 
 
 def write_predictions(rows: Iterator[Row], outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
-    """`{"id": "answer", ...}`, as SQuAD's own evaluation reads it."""
+    """Write `{"id": "answer", ...}`, the input of SQuAD's evaluation script."""
     before = b"{"
     for row, outcome in zip(rows, outcomes, strict=True):
         if not isinstance(outcome, Problem):
@@ -92,6 +92,6 @@ def write_predictions(rows: Iterator[Row], outcomes: Iterator[Outcome], out: IO[
 
 
 def _paragraphs(article: Any) -> list[Any]:
-    """An article's paragraphs; what is none stands for itself, so that it is not lost silently."""
+    """The paragraphs of an article; a malformed article is returned as one, to be reported as invalid."""
     paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
     return paragraphs if isinstance(paragraphs, list) else [article]

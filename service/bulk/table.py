@@ -1,4 +1,4 @@
-"""Owns CSV and TSV: cells in, the same with columns for the answer out; knows no answering."""
+"""Owns the CSV and TSV formats, with columns added for the answer; knows no inference."""
 
 import csv
 import io
@@ -11,24 +11,24 @@ import msgspec
 from service.bulk.rows import LONGEST_ROW, Outcome, Problem, Row, ask, refuse
 from service.bulk.task import BadFile, Task
 
-# Bytes that are not UTF-8 come out as they went in; in a question or a context they make a bad row.
+# Invalid UTF-8 is copied to the output unchanged; in a question or a context it makes the row invalid.
 _BYTES_AS_THEY_ARE = "surrogateescape"
 
 
 class Table:
-    """A file of delimited cells under a header, in UTF-8, quoted as RFC 4180 says.
+    """A delimited file with a header, in UTF-8, quoted as in RFC 4180.
 
-    One answer gives the columns NAME, NAME_start, NAME_end and NAME_score; several give one column, NAME,
-    with their list as JSON.
+    With top_k 1 the columns NAME, NAME_start, NAME_end and NAME_score are added, else a column NAME with the
+    list of answers as JSON.
     """
 
     def __init__(self, task: Task) -> None:
-        """Raises BadFile where the header lacks a column or has one that would be added."""
+        """Raises BadFile if the header lacks a column or has one that would be added."""
         self._path, self._columns, self._delimiter = task.input, task.columns, task.delimiter
         self._several = task.parameters.top_k > 1
         name = task.columns.answer
         self._added = [name] if self._several else [name, f"{name}_start", f"{name}_end", f"{name}_score"]
-        csv.field_size_limit(LONGEST_ROW)  # of the whole process, which reads no other CSV
+        csv.field_size_limit(LONGEST_ROW)  # process-wide, but nothing else here reads CSV
         with self._path.open("rb") as file:
             first = file.readline(LONGEST_ROW)
         self._mark = first.startswith(b"\xef\xbb\xbf")
@@ -37,14 +37,14 @@ class Table:
             self._header = self._read_header(next(self._cells(file), (0, []))[1])
 
     def rows(self) -> Iterator[Row]:
-        """Every row under the header, in order; a bad one says why."""
+        """All rows after the header, in order; an invalid one has a Problem."""
         size = max(self._path.stat().st_size, 1)
         with self._open() as file:
             for line, cells in self._body(file):
                 yield replace(self._row(cells, line), share=file.buffer.tell() / size)
 
     def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
-        """The header and each answered row, with the answer's cells at the end."""
+        """Write the header and the answered rows, with the answer's columns last."""
         encoding = "utf-8-sig" if self._mark else "utf-8"
         text = io.TextIOWrapper(out, encoding, errors=_BYTES_AS_THEY_ARE, newline="", write_through=True)
         try:
@@ -55,22 +55,22 @@ class Table:
                     if not isinstance(outcome, Problem) and isinstance(cells, list):
                         writer.writerow([*cells, *self._answer_cells(outcome)])
         finally:
-            text.detach()  # else it would close `out`
+            text.detach()  # without closing `out`
 
     def _read_header(self, cells: list[str] | csv.Error) -> list[str]:
         if not isinstance(cells, list):
-            raise BadFile(f"The header of {self._path} is no CSV: {cells}.")
+            raise BadFile(f"The header of {self._path} is not valid CSV: {cells}.")
         for flag, name in (("question", self._columns.question), ("context", self._columns.context)):
             if name not in cells:
                 raise BadFile(
                     f"{self._path} has no column {name}, only {', '.join(cells) or 'none at all'}: "
-                    f"name the one with the {flag} with --{flag}-column.",
+                    f"set --{flag}-column to the one with the {flag}.",
                     field=name,
                 )
         if taken := sorted(set(self._added) & set(cells)):
             raise BadFile(
-                f"{self._path} has a column {taken[0]} already: "
-                "name another for the answer with --answer-column.",
+                f"{self._path} already has a column {taken[0]}: "
+                "choose another name for the answer with --answer-column.",
                 field=taken[0],
             )
         return cells
@@ -85,9 +85,9 @@ class Table:
 
     def _row(self, cells: list[str] | csv.Error, line: int) -> Row:
         if not isinstance(cells, list):
-            return refuse(f"The row is no CSV: {cells}.", line=line)
+            return refuse(f"The row is not valid CSV: {cells}.", line=line)
         if len(cells) != len(self._header):
-            reason = f"The row has {len(cells)} cells where the header has {len(self._header)}."
+            reason = f"The row has {len(cells)} fields, the header {len(self._header)}."
             return refuse(reason, line=line)
         return ask(dict(zip(self._header, cells, strict=True)), self._columns, line)
 
@@ -97,7 +97,7 @@ class Table:
         return cells
 
     def _cells(self, file: TextIO) -> Iterator[tuple[int, list[str] | csv.Error]]:
-        """Last line and cells of each row, the header's too; blank lines are no rows."""
+        """Last line number and cells of each row, header included; blank lines are skipped."""
         reader = csv.reader(file, delimiter=self._delimiter)
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Owns what one bulk run is to do, as its flags say; knows no file from inside and loads no model."""
+"""Owns the specification of a bulk run, from its flags; reads no file and loads no model."""
 
 import argparse
 from dataclasses import dataclass, fields
@@ -21,14 +21,14 @@ _BY_SUFFIX = {
 
 
 class BadFile(QAError):
-    """A file of a bulk run cannot be read, written or continued."""
+    """A file of a bulk run cannot be read, written or resumed from."""
 
     code = "bad_file"
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of a file's columns (JSON: of its fields); `answer` is the one that is added."""
+    """Column names (in JSON: field names); `answer` is the added one."""
 
     question: str = "question"
     context: str = "context"
@@ -38,7 +38,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run. The formats are of INPUTS and OUTPUTS, `delimiter` is CSV's, `address` the Ray cluster's."""
+    """One run. Formats are among INPUTS and OUTPUTS; `delimiter` is for CSV, `address` is a Ray cluster."""
 
     input: Path
     output: Path
@@ -55,25 +55,25 @@ class Task:
 
     @property
     def journal(self) -> Path:
-        """What is done so far, while it is not all."""
+        """The journal; it exists until the run is complete."""
         return _beside(self.output, ".journal")
 
 
 def read_task(options: argparse.Namespace) -> Task:
-    """The task that the flags describe; raises BadFile and InvalidInput where there can be none."""
+    """The task for these flags; raises BadFile and InvalidInput for invalid combinations."""
     input_format = options.input_format or _by_suffix(options.input, "--input-format", INPUTS)
     output_format = options.output_format or _by_suffix(options.output, "--output-format", OUTPUTS)
     if output_format not in (input_format, "jsonl", "predictions"):
         raise BadFile(
             f"The input is {input_format} and the output {output_format}: "
-            "the output has the input's format, or is jsonl or predictions."
+            "the output format must be that of the input, jsonl or predictions."
         )
     delimiter = "\t" if input_format == "tsv" else options.delimiter
     if len(delimiter) != 1:
         raise BadFile("The delimiter must be one character.", field="delimiter")
     errors = options.errors or _beside(options.output, ".errors.jsonl")
     if len({path.resolve() for path in (options.input, options.output, errors)}) < 3:
-        raise BadFile("Input, output and errors must be three files.")
+        raise BadFile("Input, output and errors file must be three different files.")
     return Task(
         input=options.input,
         output=options.output,
@@ -93,7 +93,9 @@ def read_task(options: argparse.Namespace) -> Task:
 def _by_suffix(path: Path, flag: str, known: tuple[str, ...]) -> str:
     found = _BY_SUFFIX.get(path.suffix.lower())
     if found is None:
-        raise BadFile(f"The name {path.name} does not tell its format: give {flag} ({', '.join(known)}).")
+        raise BadFile(
+            f"The extension of {path.name} is not that of a format: set {flag} ({', '.join(known)})."
+        )
     return found
 
 

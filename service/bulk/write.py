@@ -1,4 +1,4 @@
-"""Owns the output and the errors file, which appear whole or not at all; knows no model."""
+"""Owns the atomic writing of the output and the errors file; knows no model."""
 
 import os
 from collections import Counter
@@ -18,22 +18,24 @@ def write_output(
     output: Path,
     errors: Path,
 ) -> Counter[str]:
-    """Write both files from the outcomes of all rows, and count "answered" and "bad".
+    """Write both files from the outcomes of all rows; returns the counts of "answered" and "bad" rows.
 
-    Without a bad row there is no errors file, not even one of an earlier run. The output comes last, so
-    that its being there means that all is done.
+    Without invalid rows there is no errors file (one of an earlier run is deleted). The output is renamed
+    into place last, so that it exists only if everything is complete.
     """
     counts: Counter[str] = Counter(answered=0, bad=0)
-    with _whole(output) as out:
-        with _whole(errors) as problems:
-            write(_sort_out(outcomes, problems, counts), out)
+    with _atomic(output) as out:
+        with _atomic(errors) as problems:
+            write(_write_problems(outcomes, problems, counts), out)
         if not counts["bad"]:
             errors.unlink()
     return counts
 
 
-def _sort_out(outcomes: Iterator[Outcome], problems: IO[bytes], counts: Counter[str]) -> Iterator[Outcome]:
-    """The outcomes as they come; the problems among them are written with their row's number, from 1."""
+def _write_problems(
+    outcomes: Iterator[Outcome], problems: IO[bytes], counts: Counter[str]
+) -> Iterator[Outcome]:
+    """Pass the outcomes through; write each Problem to `problems` with its row number, from 1."""
     for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Problem):
             counts["bad"] += 1
@@ -45,8 +47,8 @@ def _sort_out(outcomes: Iterator[Outcome], problems: IO[bytes], counts: Counter[
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that gets its name when all of it is on the disk, and leaves nothing if it fails."""
+def _atomic(path: Path) -> Iterator[IO[bytes]]:
+    """An output file that is renamed into place after fsync, or deleted after an exception."""
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:

@@ -1,4 +1,4 @@
-"""What the tests of bulk runs share: rows of our own, in every format, and the command that answers them."""
+"""Fixtures of the bulk tests: rows in every format, and the command that processes them."""
 
 import csv
 import json
@@ -84,7 +84,7 @@ def command(source: Path, output: Path, *flags: str) -> list[str]:
 
 
 def bulk(source: Path, output: Path, *flags: str) -> int:
-    """Run it to its end in this process."""
+    """Run the command in this process; returns its exit status."""
     return main(command(source, output, *flags)[3:])
 
 

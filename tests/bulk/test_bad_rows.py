@@ -1,4 +1,4 @@
-"""Bad rows are told by number and reason, counted, and left out; bad files and flags are one sentence."""
+"""Invalid rows are listed, counted and omitted; invalid files and flags give one sentence."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,16 @@ import pytest
 from tests.bulk.conftest import bulk, make_rows, read_jsonl, write_csv, write_jsonl, write_parquet
 
 GOOD = make_rows(4)
-SECRET = "Zanzibar-4711"  # noqa: S105 - a text to look for in what is told of bad rows
+SECRET = "Zanzibar-4711"  # noqa: S105 - a text that no error report may contain
 
 
-def test_bad_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = [json.dumps(row).encode() for row in GOOD]
     bad = [
         (SECRET.encode(), None, "not valid JSON"),
-        (b'["a list"]', None, "no JSON object"),
+        (b'["a list"]', None, "not a JSON object"),
         (b'{"question": "Who?"}', "context", "missing"),
-        (b'{"question": 3, "context": "x"}', "question", "no text"),
+        (b'{"question": 3, "context": "x"}', "question", "not a string"),
         (b'{"question": "", "context": "x"}', "question", "empty"),
         (b'{"question": "\\ud800", "context": "x"}', None, "not valid JSON"),
         (b'{"question": "\xff", "context": "x"}', None, "not valid JSON"),
@@ -40,10 +40,10 @@ def test_bad_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert SECRET not in json.dumps(problem)
     said = capsys.readouterr().out
     assert "4 rows answered" in said
-    assert f"{len(bad)} bad rows" in said
+    assert f"{len(bad)} invalid rows" in said
 
 
-def test_bad_cells(tmp_path: Path) -> None:
+def test_invalid_csv_rows(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_bytes(
         b"id,question,context\n"
@@ -63,11 +63,11 @@ def test_bad_cells(tmp_path: Path) -> None:
     told = read_jsonl(tmp_path / "bad.jsonl")
     assert [(problem["row"], problem["line"]) for problem in told] == [(2, 3), (3, 4), (4, 5), (5, 7)]
     assert [problem.get("id") for problem in told] == [None, None, "4", "5"]
-    assert "2 cells where the header has 3" in told[0]["reason"]
+    assert "has 2 fields, the header 3" in told[0]["reason"]
     assert told[2]["field"] == told[3]["field"] == "question"
 
 
-def test_bad_pieces_of_squad(tmp_path: Path) -> None:
+def test_malformed_parts_of_squad(tmp_path: Path) -> None:
     good = {"context": "Ann did it.", "qas": [{"id": "a", "question": "Who?"}]}
     content = {
         "data": [
@@ -99,7 +99,7 @@ def test_bad_pieces_of_squad(tmp_path: Path) -> None:
     assert [problem.get("id") for problem in told] == [None, None, None, "b", None, "d"]
 
 
-def test_nulls_and_other_types_of_parquet(tmp_path: Path) -> None:
+def test_nulls_and_empty_strings_of_parquet(tmp_path: Path) -> None:
     rows = [*GOOD[:2], {**GOOD[2], "question": None}, {**GOOD[3], "context": ""}]
     source = write_parquet(tmp_path / "in.parquet", rows)
     assert bulk(source, tmp_path / "out.parquet") == 0
@@ -115,7 +115,7 @@ def test_predictions_need_ids(tmp_path: Path) -> None:
     assert (problem["row"], problem["field"]) == (2, "id")
 
 
-def test_rows_the_parameters_do_not_fit(tmp_path: Path) -> None:
+def test_rows_that_do_not_fit_the_parameters(tmp_path: Path) -> None:
     long = {**GOOD[1], "question": "Who built it, and when, and where, and why was it built at all?"}
     source = write_jsonl(tmp_path / "in.jsonl", [GOOD[0], long])
     assert bulk(source, tmp_path / "out.jsonl", "--max-seq-len", "16", "--doc-stride", "2") == 0
@@ -127,20 +127,20 @@ def test_rows_the_parameters_do_not_fit(tmp_path: Path) -> None:
     ("name", "output", "flags", "sentence"),
     [
         ("in.csv", "out.csv", ["--question-column", "q"], "has no column q, only id, question, context"),
-        ("in.csv", "out.csv", ["--answer-column", "id"], "has a column id already"),
+        ("in.csv", "out.csv", ["--answer-column", "id"], "already has a column id"),
         ("in.csv", "out.parquet", [], "The input is csv and the output parquet"),
-        ("in.csv", "out.txt", [], "does not tell its format: give --output-format"),
-        ("in.csv", "in.csv", [], "must be three files"),
+        ("in.csv", "out.txt", [], "is not that of a format: set --output-format"),
+        ("in.csv", "in.csv", [], "must be three different files"),
         ("in.csv", "there/out.csv", [], "No such file or directory"),
         ("in.csv", "out.csv", ["--top-k", "0"], "top_k must be at least 1"),
         ("in.csv", "out.csv", ["--delimiter", ";;"], "one character"),
         ("in.csv", "out.csv", ["--model", "nowhere"], "There is no model folder"),
-        ("none.csv", "out.csv", [], "is no file"),
+        ("none.csv", "out.csv", [], "There is no file"),
         ("cut.json", "out.json", [], "is not valid JSON"),
-        ("in.jsonl", "out.parquet", ["--input-format", "parquet"], "is no Parquet file"),
+        ("in.jsonl", "out.parquet", ["--input-format", "parquet"], "is not a Parquet file"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(
+def test_invalid_files_and_flags_give_one_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     name: str,

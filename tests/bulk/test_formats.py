@@ -1,4 +1,4 @@
-"""Each format in and out: the same rows, in order, with the answers that the engine gives."""
+"""Each input and output format: the same rows, in order, with the engine's answers."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ ROWS = make_rows(70)
 
 
 def answers(rows: Rows, parameters: Parameters | None = None) -> list[Any]:
-    """What the engine says to each row, as it is written."""
+    """The engine's answer to each row, as it is written."""
     parameters = parameters or Parameters()
     answerer = QuestionAnswerer(load_artifact(MODEL))
     found = answerer.answer([(row["question"], row["context"]) for row in rows], parameters)
@@ -43,7 +43,7 @@ def expected() -> list[Any]:
     return answers(ROWS)
 
 
-def test_json_lines_come_out_as_they_were_with_a_field_more(tmp_path: Path, expected: list[Any]) -> None:
+def test_json_lines_are_unchanged_but_for_one_more_field(tmp_path: Path, expected: list[Any]) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", ROWS)
     lines = source.read_text(encoding="utf-8").splitlines()
     lines[3] = lines[3].replace('"weight": 1.5', '"weight" : 1.50e0 ').replace("}", "\t}  ")
@@ -69,7 +69,7 @@ def test_csv_gets_four_columns(tmp_path: Path, expected: list[Any]) -> None:
         assert {name: row[name] for name in asked} == {name: str(value) for name, value in asked.items()}
 
 
-def test_other_delimiters_line_ends_and_bytes_stay(tmp_path: Path) -> None:
+def test_delimiter_line_ends_bom_and_invalid_bytes_are_kept(tmp_path: Path) -> None:
     source = tmp_path / "in.tsv"
     source.write_bytes(b'\xef\xbb\xbfq\tnote\tc\r\nWho?\tbytes \xff\xfe\t"Ann, or\t""Bo"", did it."\r\n')
     flags = ("--question-column", "q", "--context-column", "c", "--answer-column", "a", "--top-k", "2")
@@ -89,7 +89,7 @@ def test_squad_gets_a_prediction_in_each_question(tmp_path: Path, expected: list
     assert after == before
 
 
-def test_squad_predictions_are_what_its_evaluation_reads(tmp_path: Path, expected: list[Any]) -> None:
+def test_predictions_have_the_format_of_the_squad_evaluation(tmp_path: Path, expected: list[Any]) -> None:
     source = write_squad(tmp_path / "in.json", ROWS)
     assert bulk(source, tmp_path / "out.json", "--output-format", "predictions") == 0
     out = json.loads((tmp_path / "out.json").read_text())
@@ -138,7 +138,7 @@ def test_several_answers_are_a_list(tmp_path: Path, kind: str) -> None:
     assert found == wanted
 
 
-def test_no_rows_make_an_output_without_rows(tmp_path: Path) -> None:
+def test_an_input_without_rows(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("question,context\n")
     (tmp_path / "in.jsonl").write_text("\n")
     (tmp_path / "in.json").write_text('{"data": []}')

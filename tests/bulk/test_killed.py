@@ -1,4 +1,4 @@
-"""A run killed at any moment and begun again gives, byte for byte, what one run gives."""
+"""A run that is killed at any moment and resumed writes the output of an uninterrupted run, byte for byte."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ COUNT = 3000
 
 @pytest.fixture(scope="module", params=WRITERS)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An input with some bad rows, and what one run makes of it."""
+    """An input with some invalid rows, and the output of an uninterrupted run."""
     folder, kind = tmp_path_factory.mktemp("whole"), request.param
     rows = make_rows(COUNT)
     for number in range(7, COUNT, 500):
@@ -29,7 +29,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def kill_at(process: subprocess.Popen[bytes], journal: Path, size: int) -> None:
-    """Kill -9 as soon as the journal has `size` bytes, or has come and gone."""
+    """Send SIGKILL once the journal has `size` bytes, or was deleted."""
     seen = False
     while process.poll() is None:
         try:
@@ -46,7 +46,7 @@ def kill_at(process: subprocess.Popen[bytes], journal: Path, size: int) -> None:
     process.wait()
 
 
-def test_killed_again_and_again(whole: tuple[Path, Path], tmp_path: Path) -> None:
+def test_killed_repeatedly(whole: tuple[Path, Path], tmp_path: Path) -> None:
     source, expected = whole
     output = tmp_path / expected.name
     journal = tmp_path / f"{expected.name}.journal"
@@ -56,7 +56,7 @@ def test_killed_again_and_again(whole: tuple[Path, Path], tmp_path: Path) -> Non
         kill_at(process, journal, size + growth)
         assert process.returncode == -signal.SIGKILL
         assert not output.exists()
-        assert journal.stat().st_size >= size + growth  # it went on from where the one before was
+        assert journal.stat().st_size >= size + growth  # it resumed
         size = journal.stat().st_size
     assert bulk(source, output) == 0
     assert output.read_bytes() == expected.read_bytes()
@@ -65,11 +65,11 @@ def test_killed_again_and_again(whole: tuple[Path, Path], tmp_path: Path) -> Non
     assert left_over(tmp_path, [output]) == {errors}
 
 
-def test_killed_while_it_writes_the_output(whole: tuple[Path, Path], tmp_path: Path) -> None:
+def test_killed_while_writing_the_output(whole: tuple[Path, Path], tmp_path: Path) -> None:
     source, expected = whole
     output = tmp_path / expected.name
     partial = tmp_path / f"{expected.name}.partial"
-    os.mkfifo(partial)  # the run stands still in the midst of its output
+    os.mkfifo(partial)  # writing the output blocks
     process = subprocess.Popen(command(source, output), cwd=ROOT)
     with partial.open("rb") as reader:
         assert reader.read(10)
@@ -83,7 +83,7 @@ def test_killed_while_it_writes_the_output(whole: tuple[Path, Path], tmp_path: P
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """An input, the journal of a run that was killed, and the output of one that was not."""
+    """An input, the journal of a killed run, and the output of an uninterrupted one."""
     folder = tmp_path_factory.mktemp("begun")
     source = write_jsonl(folder / "in.jsonl", make_rows(COUNT))
     assert bulk(source, folder / "whole.jsonl") == 0
@@ -117,7 +117,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     ],
 )
 def test_torn_journals(begun: tuple[Path, Path, Path], tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
-    """What a power failure may leave of the last writes."""
+    """Damage that a power failure may cause."""
     source, journal, whole = begun
     (tmp_path / "out.jsonl.journal").write_bytes(damage(journal.read_bytes()))
     assert bulk(source, tmp_path / "out.jsonl") == 0
@@ -140,11 +140,11 @@ def test_another_task_is_refused(
         (source, ["--output-format", "predictions"], "format"),
     ):
         assert bulk(other, output, *flags) == 2
-        assert f"of a run with another {name}:" in capsys.readouterr().err
+        assert f"to a run with another {name}:" in capsys.readouterr().err
     assert bulk(changed, output, "--restart") == 0
     assert len(read_jsonl(output)) == COUNT
     assert bulk(changed, output) == 2
-    assert "is there already: --restart" in capsys.readouterr().err
+    assert "already exists: --restart" in capsys.readouterr().err
     assert bulk(source, output, "--restart") == 0
     assert output.read_bytes() == whole.read_bytes()
 
@@ -157,12 +157,12 @@ def test_one_run_at_a_time(
     partial = tmp_path / "out.jsonl.partial"
     os.mkfifo(partial)
     process = subprocess.Popen(command(source, output), cwd=ROOT)
-    with partial.open("rb") as reader:  # opens once the other run writes
+    with partial.open("rb") as reader:  # blocks until the other run writes
         for flags in ([], ["--restart"]):
             assert bulk(source, output, *flags) == 2
-            assert "Another run writes" in capsys.readouterr().err
+            assert "Another run is using" in capsys.readouterr().err
         assert reader.read() == whole.read_bytes()
-    assert process.wait() == 2  # a pipe cannot be brought to the disk
+    assert process.wait() == 2  # fsync of a pipe fails
     partial.unlink(missing_ok=True)
     assert bulk(source, output) == 0
     assert output.read_bytes() == whole.read_bytes()
@@ -171,7 +171,10 @@ def test_one_run_at_a_time(
 def test_a_full_disk_loses_nothing(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
     source, _, whole = begun
     output = tmp_path / "out.jsonl"
-    for blocks in (10, whole.stat().st_size // 600):  # of 512 bytes: too few for the journal, for the output
+    for blocks in (
+        10,
+        whole.stat().st_size // 600,
+    ):  # of 512 bytes: too small for the journal; for the output
         line = f"ulimit -f {blocks}; exec " + " ".join(command(source, output))
         done = subprocess.run(["/bin/sh", "-c", line], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
@@ -181,7 +184,7 @@ def test_a_full_disk_loses_nothing(begun: tuple[Path, Path, Path], tmp_path: Pat
     assert output.read_bytes() == whole.read_bytes()
 
 
-def test_an_input_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
+def test_an_input_modified_during_the_run_is_detected(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", make_rows(COUNT))
     output = tmp_path / "out.jsonl"
     process = subprocess.Popen(command(source, output), cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -196,8 +199,8 @@ def test_an_input_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
     assert not output.exists()
 
 
-def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
-    count = 10 * COUNT  # so that it does not end before the signal comes
+def test_sigint_says_how_to_resume(tmp_path: Path) -> None:
+    count = 10 * COUNT  # so that it is running when the signal arrives
     source = write_jsonl(tmp_path / "in.jsonl", make_rows(count))
     journal = tmp_path / "out.jsonl.journal"
     process = subprocess.Popen(
@@ -205,7 +208,7 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests that run in the background of a shell inherit that SIGINT is ignored.
+        # Background jobs of a shell inherit an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (journal.exists() and journal.stat().st_size > 10_000):
@@ -214,6 +217,6 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130
-    assert said == "qa-onnx: stopped; the same command continues.\n"
+    assert said == "qa-onnx: interrupted; run the same command to resume.\n"
     assert bulk(source, tmp_path / "out.jsonl") == 0
     assert len(read_jsonl(tmp_path / "out.jsonl")) == count

@@ -1,4 +1,4 @@
-"""Memory does not grow with the input."""
+"""Peak memory does not grow with the input."""
 
 import subprocess
 from pathlib import Path
@@ -18,8 +18,8 @@ sys.exit(status)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read the peak from")
 @pytest.mark.parametrize("kind", WRITERS)
-def test_peak_memory_is_that_of_a_short_input(tmp_path: Path, kind: str) -> None:
-    """40 MB of input are held nowhere, whether answered (one row in 100) or not."""
+def test_peak_memory_does_not_grow_with_the_input(tmp_path: Path, kind: str) -> None:
+    """No stage holds all of a 40 MB input, whether rows are answered (one in 100) or invalid."""
     peaks = []
     for count in (1000, 16_000):
         rows = make_rows(count)

@@ -1,4 +1,4 @@
-"""Bulk runs on a real local Ray: the output is the same, also when a worker is killed on the way."""
+"""Bulk runs on a real local Ray cluster: the output is the same, even if a worker is killed."""
 
 import importlib.util
 import os
@@ -34,14 +34,14 @@ class Cluster:
     pid: int
 
     def workers(self) -> list[int]:
-        """Processes of the cluster that hold a model."""
+        """Worker processes of the cluster that have loaded the model."""
         parents, names = {}, {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 names[int(folder.name)] = (folder / "cmdline").read_bytes()
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, ValueError):
-                continue  # ended meanwhile
+                continue  # exited in between
         found = []
         for pid, name in names.items():
             above = pid
@@ -54,7 +54,7 @@ class Cluster:
 
 @pytest.fixture(scope="module", autouse=True)
 def token() -> Iterator[None]:
-    """Ray's clusters take only who knows their token."""
+    """The authentication token of the cluster."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -63,7 +63,7 @@ def token() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(token: None) -> Iterator[Cluster]:
-    """A Ray cluster of this machine alone, with two CPUs."""
+    """A local Ray cluster with two CPUs."""
     process = subprocess.Popen(
         [sys.executable, "-c", _CLUSTER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -79,7 +79,7 @@ def cluster(token: None) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An input with some bad rows, and what a run without Ray makes of it."""
+    """An input with some invalid rows, and the output of a run without Ray."""
     folder = tmp_path_factory.mktemp("whole")
     rows = make_rows(COUNT)
     for number in range(7, COUNT, 500):
@@ -109,15 +109,13 @@ def test_a_killed_worker_changes_nothing(cluster: Cluster, whole: tuple[Path, Pa
     _, said = process.communicate()
     assert process.returncode == 0, said
     assert killed
-    assert len(seen) == 3  # two, and one in the place of the killed one: none loads the model again
+    assert len(seen) == 3  # two and one replacement: each loads the model once
     assert output.read_bytes() == expected.read_bytes()
     errors = "out.jsonl.errors.jsonl"
     assert (tmp_path / errors).read_bytes() == expected.with_name(errors).read_bytes()
 
 
-def test_either_engine_continues_the_other(
-    cluster: Cluster, whole: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_either_engine_resumes_the_other(cluster: Cluster, whole: tuple[Path, Path], tmp_path: Path) -> None:
     source, expected = whole
     output, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
     size = 0
@@ -135,7 +133,7 @@ def test_either_engine_continues_the_other(
     assert len(read_jsonl(output)) == COUNT - COUNT // 500
 
 
-def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_cluster(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", make_rows(3))
     line = command(source, tmp_path / "out.jsonl", "--engine", "ray", "--address", "127.0.0.1:1")
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
