@@ -1,1 +1,1 @@
-"""Owns the benchmark of this service on the machine it runs on; nothing of the service knows it."""
+"""Owns the load generator and the soak test; nothing else in the service depends on it."""

@@ -1,4 +1,4 @@
-"""Owns the flags of `bench`; knows nothing of their effect."""
+"""Owns the command-line flags of `bench`; knows no effect of them."""
 
 import argparse
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All flags but those of the settings."""
+    """Add all flags except those of the settings."""
     add = parser.add_argument
     add(
         "--mode",

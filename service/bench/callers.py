@@ -1,4 +1,4 @@
-"""Owns the asking of what answers in this process, by a thread per caller; knows no scenario."""
+"""Owns the in-process load generator, a thread per caller; knows no scenario."""
 
 import itertools
 import threading
@@ -12,14 +12,14 @@ from service.bench.workload import Item
 def measure(
     ask: Callable[[Item], object], items: Sequence[Item], plan: Plan, progress: Progress = lambda _: None
 ) -> Measurement:
-    """Ask `items` in turn, over and over, from any thread; `ask` returns once it has the answer."""
+    """Ask `items` cyclically from `plan.callers` threads; `ask` blocks until the answer is there."""
     counter = itertools.count()
     samples: list[list[Sample]] = [[] for _ in range(plan.callers)]
     begin = time.perf_counter()
 
     def call(own: list[Sample]) -> None:
         while True:
-            number = next(counter)  # atomic under the interpreter's lock
+            number = next(counter)  # atomic under the GIL
             now = time.perf_counter() - begin
             due = plan.due(number, now)
             if due >= plan.total:

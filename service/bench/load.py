@@ -1,4 +1,4 @@
-"""Owns a pace, closed loop or constant arrivals, and what was measured at it; asks nothing itself."""
+"""Owns load plans (closed or open loop) and the statistics of their measurements; sends no request."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,17 +8,17 @@ import numpy as np
 OK, REFUSED = 200, 429  # as over HTTP
 PERCENTILES = (50, 90, 95, 99, 100)
 
-# Is told the seconds gone by.
+# Receives the elapsed seconds.
 Progress = Callable[[float], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to ask: `rate` None asks as fast as `callers` get answers (closed loop).
+    """A load: with `rate` None a closed loop of `callers` clients.
 
-    With a rate, questions arrive at that constant rate (per second) whether earlier ones are
-    answered or not (open loop), and `callers` bounds how many may be under way: a question's latency
-    counts from the moment it was due, even where no caller was free (no coordinated omission).
+    With a rate an open loop: questions arrive at that constant rate per second, independently of replies, and
+    `callers` limits the requests in flight. Latency counts from the scheduled arrival, even if no caller was
+    free then (no coordinated omission).
     """
 
     callers: int
@@ -28,21 +28,21 @@ class Plan:
 
     @property
     def total(self) -> float:
-        """Seconds in which questions are asked."""
+        """Seconds of warm-up and measurement."""
         return self.warm_up + self.seconds
 
     def due(self, number: int, now: float) -> float:
-        """When the question of that number is to be asked, in seconds from the start."""
+        """Scheduled arrival of question `number`, in seconds from the start."""
         return now if self.rate is None else number / self.rate
 
     def sample(self, due: float, finished: float, status: int, stages: dict[str, float]) -> "Sample":
-        """What came of a question; both times are seconds from the start."""
+        """The sample of a question; both times are seconds from the start."""
         return Sample(due - self.warm_up, finished - due, status, stages)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One question: when it was due, in seconds from the end of the warm-up, and the seconds to its reply."""
+    """One question: its scheduled arrival, in seconds after the warm-up, and its latency in seconds."""
 
     due: float
     latency: float
@@ -52,21 +52,21 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Everything that was asked at one pace, in the warm-up too."""
+    """All samples of one load, including the warm-up."""
 
     plan: Plan
     samples: list[Sample] = field(repr=False)
 
     def counted(self, status: int) -> list[Sample]:
-        """Those due after the warm-up that ended so."""
+        """Samples after the warm-up with this status."""
         return [sample for sample in self.samples if sample.due >= 0 and sample.status == status]
 
     def latencies(self, status: int = OK) -> list[float]:
-        """Milliseconds, sorted."""
+        """Latencies in milliseconds, ascending."""
         return sorted(sample.latency * 1000 for sample in self.counted(status))
 
     def per_second(self) -> float:
-        """Answers given per second of the measurement, to whatever was asked before its end."""
+        """Throughput: answers received during the measurement, per second."""
         ends = (sample.due + sample.latency for sample in self.samples if sample.status == OK)
         return sum(0 <= end < self.plan.seconds for end in ends) / self.plan.seconds
 
@@ -95,5 +95,5 @@ class Measurement:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float | None:
-    """Of ascending values, rounded to 1 microsecond; None of none."""
+    """Percentile of ascending values, rounded to 1 microsecond; None if there are none."""
     return round(float(np.percentile(ordered, percent)), 3) if ordered else None

@@ -1,4 +1,4 @@
-"""Owns the facts beside the figures: processor, versions, memory of processes; measures no time."""
+"""Owns the description of the machine and memory figures of processes; measures no time."""
 
 import platform
 from datetime import UTC, datetime
@@ -10,12 +10,12 @@ import numpy as np
 from service import __version__
 from service.engine.cpu import available_cpus, cpu_flags, cpu_model
 
-# What decides how fast int8 products are.
+# CPU flags that determine the speed of int8 matrix products.
 _FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "sve")
 
 
 def facts() -> dict[str, object]:
-    """Of this machine and what runs on it."""
+    """CPU, operating system and library versions."""
     flags = cpu_flags()
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -32,9 +32,9 @@ def facts() -> dict[str, object]:
 
 
 def memory(pid: int) -> dict[str, float] | None:
-    """RSS of the largest process and PSS of all, MB, of `pid` and its children; None off Linux.
+    """Largest RSS and total PSS in MB of `pid` and its children; None except on Linux.
 
-    PSS shares pages that several processes map among them, so the sum is what the machine spends.
+    PSS divides shared pages among the processes that map them, so the sum is the total memory use.
     """
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -51,6 +51,6 @@ def memory(pid: int) -> dict[str, float] | None:
 
 
 def pss_mb(pid: int) -> float:
-    """PSS of `pid` and its children, MB; 0 off Linux."""
+    """Total PSS in MB of `pid` and its children; 0 except on Linux."""
     size = memory(pid)
     return size["pss_mb"] if size else 0.0

@@ -20,7 +20,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def render(report: Mapping[str, Any], results: Sequence[tuple[Any, Measurement]]) -> str:
-    """The report as a page that needs nothing else."""
+    """The report as a self-contained HTML page."""
     rows = report["scenarios"]
     loads = [row for row in rows if row["tokens"] is None and row["rate"] is None]
     lengths = [row for row in rows if row["tokens"] is not None]
@@ -53,7 +53,7 @@ def render(report: Mapping[str, Any], results: Sequence[tuple[Any, Measurement]]
 
 
 def chart(title: str, x_label: str, y_label: str, lines: Mapping[str, Points]) -> str:
-    """Lines over linear axes from zero, with a legend."""
+    """A line chart with linear axes from zero and a legend."""
     lines = {name: points for name, points in lines.items() if points}
     x_top = _top([x for points in lines.values() for x, _ in points])
     y_top = _top([y for points in lines.values() for _, y in points])
@@ -83,7 +83,7 @@ def chart(title: str, x_label: str, y_label: str, lines: Mapping[str, Points]) -
     ]
     for number, (name, points) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        dash = " stroke-dasharray='6 3'" if number >= len(_COLOURS) else ""  # the colours come again
+        dash = " stroke-dasharray='6 3'" if number >= len(_COLOURS) else ""  # colours repeat
         path = " ".join(place(x, y) for x, y in points)
         below = _HEIGHT + 18 * number
         drawn += [
@@ -99,7 +99,7 @@ def chart(title: str, x_label: str, y_label: str, lines: Mapping[str, Points]) -
 
 
 def _top(values: Sequence[float]) -> float:
-    """The end of an axis: the next 1, 2, 4 or 8 times a power of ten."""
+    """Upper end of an axis: the next 1, 2, 4 or 8 times a power of ten."""
     largest = max(values, default=0.0)
     if largest <= 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""Owns the course of a benchmark: which scenarios, in which order, reported how; knows no HTTP detail."""
+"""Owns the scenarios of a benchmark and their report; knows no HTTP detail."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import WEIGHTS_FILE, load_artifact
 from service.settings import Settings
 
-# Callers that a constant rate may keep under way: enough for any queue a server should hold.
+# Maximum requests in flight of an open loop, more than any server should queue.
 _OPEN_LOOP_CALLERS = 256
 
 Measure = Callable[[Sequence[Item], Plan, Progress], Measurement]
@@ -30,9 +30,9 @@ Measure = Callable[[Sequence[Item], Plan, Progress], Measurement]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One row of the report: what is asked how; `tokens` None are the questions as they are.
+    """One row of the report. `tokens`: length of the questions, None for their own.
 
-    `times` asks at so many times the rate of the target's best closed loop before.
+    `times`: arrival rate as a multiple of the best throughput of the target's closed loops.
     """
 
     target: str
@@ -42,7 +42,7 @@ class Scenario:
 
 
 def bench(settings: Settings, options: argparse.Namespace) -> int:
-    """Measure, print the table, write what was asked for; exit status 1 where a question failed."""
+    """Measure, print the table, write the reports; exit status 1 if a question failed."""
     artifact = load_artifact(settings.model)
     items = load(options.questions, artifact)
     workloads = {None: items} | {tokens: of_length(items, tokens, artifact) for tokens in options.lengths}
@@ -90,12 +90,12 @@ def bench(settings: Settings, options: argparse.Namespace) -> int:
         options.html.write_text(page.render(report, results), encoding="utf-8")
     summaries = [measured.summary() for _, measured in results]
     if failed := sum(int(summary["failed"] or 0) for summary in summaries):
-        print(f"{failed} questions got no answer and no refusal.", file=sys.stderr)
+        print(f"{failed} questions got neither an answer nor a rejection.", file=sys.stderr)
     return 1 if failed or not all(summary["answered"] for summary in summaries) else 0
 
 
 def _scenarios(targets: dict[str, Measure], options: argparse.Namespace) -> Iterator[Scenario]:
-    """Callers first, then rates, then lengths; the targets in turn, so that all meet one machine."""
+    """Closed loops, open loops, overload, lengths; the targets alternate, so that drift affects all alike."""
     plan = Plan(callers=1, seconds=options.seconds, warm_up=options.warm_up)
     for count in options.concurrency:
         for name in targets:
@@ -112,13 +112,13 @@ def _scenarios(targets: dict[str, Measure], options: argparse.Namespace) -> Iter
 
 
 def _peak(results: Sequence[tuple[Scenario, Measurement]], target: str) -> float:
-    """Most answers per second of the target's closed loops."""
+    """Maximum throughput of the target's closed loops."""
     loops = [found.summary() for scenario, found in results if scenario.target == target]
     return max(float(loop["per_second"] or 1) for loop in loops if loop["rate"] is None)
 
 
 def _flags(settings: Settings) -> list[str]:
-    """What the measured server must know of these settings; the rest it reads from the environment."""
+    """Flags for the measured server; it reads the other settings from the environment."""
     return [
         *("--model", str(settings.model), "--threads", str(settings.threads)),
         *("--token-budget", str(settings.token_budget)),

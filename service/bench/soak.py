@@ -1,4 +1,4 @@
-"""Owns the soak: mixed requests for long, each reply compared with the engine's; tunes nothing."""
+"""Owns the soak test: mixed load, each reply compared with the engine's answer; tunes nothing."""
 
 import argparse
 import http.client
@@ -21,25 +21,25 @@ from service.engine.probes import probes
 from service.settings import Settings
 
 _CLIENTS = 32
-# Tokens of the contexts, about: one of the last in 100 requests.
+# Approximate tokens of contexts; about 1% of the requests have a long one.
 _SHORT = (1, 10, 40, 100, 200, 400)
 _LONG = (1_000, 3_000, 20_000)
 _DISTINCT = 200
-# Bodies that are long wait for others of their kind; the time of the rest is what is told.
+# Bodies up to this size count for the latency figures: long documents queue behind each other.
 _SHORT_BYTES = 10_000
-# Parts of the time that figures are taken for; the first ones warm up.
+# Number of intervals with their own figures; the first ones are the warm-up.
 _PARTS = 10
 _WARM_UP = 2
-# What the 99th percentile may grow by, and the minutes from which it is judged: the parts of a short run have
-# few requests.
+# Allowed relative growth of p99, checked in runs of at least so many minutes: the intervals of shorter runs
+# have too few requests.
 _P99_GROWTH = 0.5
 _JUDGED_MINUTES = 10
-# Until the service has given back the memory of its runs (batching.py): what it takes while it is busy says
-# which requests happened to coincide.
-_REST_SECONDS = 2.5
-# Scores may differ by what the order of sums does.
+# Idle time before memory is read, until the scheduler has returned free memory (batching.py): under load the
+# figure depends on which requests happen to run in parallel.
+_IDLE_SECONDS = 2.5
+# Tolerance of scores: floating-point sums depend on their order.
 _SCORE = 1e-4
-# Words that no right request has.
+# Invalid requests and their status.
 _WRONG: tuple[tuple[bytes, int], ...] = (
     (b"", 400),
     (b"{", 400),
@@ -52,7 +52,7 @@ _WRONG: tuple[tuple[bytes, int], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A request, and the reply that is right: its status and, for 200, its JSON."""
+    """A request and its expected reply: the status and, for 200, the JSON value."""
 
     body: bytes
     status: int
@@ -61,7 +61,7 @@ class Case:
 
 @dataclass(slots=True)
 class Part:
-    """What happened in one part of the time: seconds of short requests, and MB at rest after it."""
+    """Figures of one interval: latencies of short requests in seconds, and idle memory after it in MB."""
 
     seconds: list[float] = field(default_factory=list)
     pss_mb: float = 0.0
@@ -72,10 +72,10 @@ class Part:
 
 
 def soak(settings: Settings, options: argparse.Namespace) -> int:
-    """Print a line per part and what they come to; 0 where nothing failed or grew, else 1."""
+    """Print figures per interval and a summary; exit status 1 if a reply was wrong or a figure grew."""
     cases = _cases(settings)
-    print(f"{len(cases)} kinds of requests, their answers by the engine on one thread", flush=True)
-    # Nothing is to be refused for the load: what is compared are answers.
+    print(f"{len(cases)} distinct requests, expected answers from the engine on one thread", flush=True)
+    # No request may be rejected because of the load, since answers are compared.
     flags = [
         "--max-waiting",
         str(_CLIENTS),
@@ -96,7 +96,7 @@ def soak(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _cases(settings: Settings) -> list[Case]:
-    """Requests of all kinds in a fixed order, with the replies that are right."""
+    """Requests of all kinds in a fixed order, with their expected replies."""
     answerer = QuestionAnswerer(load_artifact(settings.model), threads=1, kernel=settings.kernel)
     chance = random.Random(0)  # noqa: S311 - the same cases each time, not secrets
     texts = probes()
@@ -127,7 +127,7 @@ def _cases(settings: Settings) -> list[Case]:
 def _run(
     cases: list[Case], address: str, pid: int, seconds: float, requests: int
 ) -> tuple[list[Part], list[str]]:
-    """Have all clients ask, part by part, each with a rest at its end, after which memory is taken."""
+    """Run all clients, interval by interval; memory is read after an idle time at the end of each."""
     url = urlsplit(address)
     clients = [
         (http.client.HTTPConnection(str(url.hostname), url.port, timeout=600), random.Random(seed))  # noqa: S311 - as above
@@ -137,17 +137,17 @@ def _run(
     wrong: list[str] = []
     for number in range(_PARTS):
         part = Part()
-        turns = itertools.count()
+        counter = itertools.count()
         ends = time.monotonic() + seconds / _PARTS
 
         def ask(
             connection: http.client.HTTPConnection,
             chance: random.Random,
             part: Part = part,
-            turns: Iterator[int] = turns,
+            counter: Iterator[int] = counter,
             ends: float = ends,
         ) -> None:
-            while next(turns) < requests // _PARTS if requests else time.monotonic() < ends:
+            while next(counter) < requests // _PARTS if requests else time.monotonic() < ends:
                 case = chance.choice(cases)
                 start = time.monotonic()
                 fault = _ask(connection, case)
@@ -162,7 +162,7 @@ def _run(
             thread.start()
         for thread in threads:
             thread.join()
-        time.sleep(_REST_SECONDS)
+        time.sleep(_IDLE_SECONDS)
         part.pss_mb = pss_mb(pid)
         parts.append(part)
         print(_line(number, part), flush=True)
@@ -172,7 +172,7 @@ def _run(
 
 
 def _ask(connection: http.client.HTTPConnection, case: Case) -> str:
-    """What is wrong with the reply, or nothing."""
+    """Send a request; returns a description of what is wrong with the reply, or ""."""
     try:
         connection.request("POST", "/predict", case.body, {"Content-Type": "application/json"})
         response = connection.getresponse()
@@ -180,9 +180,9 @@ def _ask(connection: http.client.HTTPConnection, case: Case) -> str:
     except (OSError, http.client.HTTPException) as error:
         return f"no reply: {error!r}"
     if response.status != case.status:
-        return f"status {response.status} where {case.status} is right"
+        return f"status {response.status} instead of {case.status}"
     if case.status == 200 and not _alike(json.loads(data), case.answer):
-        return "another answer than the engine's"
+        return "not the answer of the engine"
     return ""
 
 
@@ -201,7 +201,7 @@ def _line(number: int, part: Part) -> str:
 
 
 def _report(parts: list[Part], wrong: list[str], allowed: float, *, judged: bool) -> int:
-    """Print what the parts come to; `judged` says whether latency that grows is a failure."""
+    """Print the summary; `judged` decides whether growing latency is a failure."""
     warm = parts[_WARM_UP:]
     half, third = len(warm) // 2, len(warm) // 3
     early = statistics.median(part.pss_mb for part in warm[:half])
@@ -213,7 +213,9 @@ def _report(parts: list[Part], wrong: list[str], allowed: float, *, judged: bool
     for fault in sorted(set(wrong)):
         print(f"  {wrong.count(fault)} x {fault}")
     print(f"memory after warm-up: {early:.1f} MB, later {late:.1f} MB ({growth:+.1%}, allowed {allowed:.0%})")
-    limit = f"allowed {_P99_GROWTH:.0%}" if judged else f"judged from {_JUDGED_MINUTES} minutes on"
+    limit = (
+        f"allowed {_P99_GROWTH:.0%}" if judged else f"checked in runs of {_JUDGED_MINUTES} minutes or more"
+    )
     latency = f"{first * 1000:.1f} ms, at the end {last * 1000:.1f} ms"
     print(f"p99 after warm-up: {latency} ({slower:+.1%}, {limit})")
     return 1 if wrong or growth > allowed or (judged and slower > _P99_GROWTH) else 0

@@ -1,4 +1,4 @@
-"""Owns what a benchmark can ask: the bare session, the engine, a server of its own; measures nothing."""
+"""Owns the targets of a benchmark: bare session, engine, a server; measures nothing."""
 
 import http.client
 import subprocess
@@ -21,7 +21,7 @@ _FOREVER = 3600.0  # seconds
 
 
 class SessionTarget:
-    """`session.run` alone, on windows prepared beforehand: the ceiling of everything above it."""
+    """Inference alone, on windows prepared beforehand: the upper bound for the other targets."""
 
     def __init__(self, answerer: QuestionAnswerer, scheduler: Scheduler, items: list[Item]) -> None:
         self._scheduler = scheduler
@@ -46,11 +46,11 @@ class EngineTarget:
 
 @contextmanager
 def server(flags: list[str]) -> Iterator[tuple[str, int]]:
-    """Start this service on a free port; its address, and the process id of its master."""
+    """Start this service on a free port; yields its address and the process id of its master."""
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as file:
-            process = subprocess.Popen(  # noqa: S603 - this very program
+            process = subprocess.Popen(  # noqa: S603 - this program itself
                 [sys.executable, "-m", "service", "serve", "--host", "127.0.0.1", "--port", "0", *flags],
                 stdout=file,
                 stderr=file,

@@ -1,4 +1,4 @@
-"""Owns the questions a benchmark asks: a file's, or built-in ones, cut to lengths; runs nothing."""
+"""Owns the questions of a benchmark, from a file or built in, at given lengths; runs nothing."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from service.errors import QAError
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question to ask; `tokens` of question, context and special tokens, in one window."""
+    """A question; `tokens` counts question, context and special tokens in one window."""
 
     question: str
     context: str
@@ -22,9 +22,9 @@ class Item:
 
 
 def load(file: Path | None, artifact: Artifact) -> list[Item]:
-    """The questions of a SQuAD file or of JSON lines with `question` and `context`; None: built in.
+    """The questions of a SQuAD or JSON Lines file (`question`, `context`); None: the built-in ones.
 
-    Raises QAError for a file that holds none.
+    Raises QAError for a file without questions.
     """
     pairs = probes() if file is None else _read(file)
     tokenizer = TextTokenizer(artifact)
@@ -32,9 +32,9 @@ def load(file: Path | None, artifact: Artifact) -> list[Item]:
 
 
 def of_length(items: list[Item], tokens: int, artifact: Artifact) -> list[Item]:
-    """Questions of `items` over contexts that make them exactly `tokens` long, or the nearest below.
+    """Questions of `items` with contexts such that each has exactly `tokens`, or the next lower number.
 
-    Contexts are cut at a token, or followed by other items' contexts until they are long enough.
+    Contexts are truncated at a token boundary, or extended with the contexts of other items.
     """
     tokenizer = TextTokenizer(artifact)
     contexts = [item.context for item in items]

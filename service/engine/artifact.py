@@ -1,4 +1,4 @@
-"""Owns the model folder on disk: reads and verifies it; knows nothing of how it is run."""
+"""Owns the model folder on disk, reading and verification; knows no inference."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ from service.errors import ArtifactError
 
 FORMAT = 2
 MODEL_FILE = "model.onnx"
-WEIGHTS_FILE = "model.onnx.data"  # beside it, by ONNX's rule for external data
+WEIGHTS_FILE = "model.onnx.data"  # ONNX external data, in the same folder
 TOKENIZER_FILE = "tokenizer.json"
-# The same function over the same weights for CPUs with AVX-512 VNNI; most architectures have none.
+# An equivalent graph over the same weights for CPUs with AVX-512 VNNI, for supported architectures.
 KERNEL_FILE = "model.avx512_vnni.onnx"
 MANIFEST_FILE = "manifest.json"
 
-# What no manifest of ours comes near to; a larger one would take memory and time for nothing.
+# Sanity limits: far above any manifest of `export`; larger ones could exhaust memory or time.
 _MANIFEST_BYTES = 1 << 20
-_LONGEST = 1 << 17  # tokens of a window: arrays of that size are made for every artifact
+_LONGEST = 1 << 17  # tokens per window: arrays of this size are allocated
 _LARGEST_ID = 1 << 31
-# A file of the folder itself, for any system: no separator, no drive, no leading dot.
+# A portable name of a file in the folder itself: no separator, no drive, no leading dot.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -36,9 +36,9 @@ T = TypeVar("T")
 class Artifact:
     """A verified model folder; the fields are those of manifest.json, format 2.
 
-    `inputs` are the graph's input names, `start_output`/`end_output` its logits by name,
-    `max_length` the most tokens one window may have (specials included), `null_threshold` the
-    log-odds null must exceed (Devlin et al., SQuAD 2.0), None where it was never measured.
+    `inputs` are the graph's input names, `start_output`/`end_output` the names of its logits, `max_length`
+    the maximum tokens of a window (special tokens included), `null_threshold` the log-odds above which there
+    is no answer (Devlin et al., SQuAD 2.0), None if it was not calibrated.
     """
 
     path: Path
@@ -64,13 +64,13 @@ class Artifact:
 
 
 def load_artifact(path: Path, *, verify: bool = True) -> Artifact:
-    """Read a model folder; with `verify`, hash every file it lists (about 20 ms for 25 MB).
+    """Read a model folder; `verify` checks the hash of every listed file (about 20 ms for 25 MB).
 
-    Nothing of the manifest is believed: types, ranges and names are checked, and a file must lie in the
-    folder, links followed, and have the size and hash that the manifest says.
+    The manifest is untrusted input: types, ranges and names are validated. Each file must lie in the folder
+    after resolving symbolic links, with the size and hash in the manifest.
 
-    Raises ArtifactError, in one sentence, for a missing folder or file, an altered file, an
-    unknown format version, and an int8 artifact made for instructions this CPU lacks.
+    Raises ArtifactError, in one sentence, for a missing folder or file, an altered file, an unknown format
+    version, and an int8 artifact for instructions that this CPU lacks.
     """
     manifest = _read_manifest(path)
     try:
@@ -100,7 +100,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         if not path.is_dir():
             raise ArtifactError(f"There is no model folder at {path}: name one made by 'python -m export'.")
-        if not file.is_file():  # nor is a pipe or a device one, which would be read for ever
+        if not file.is_file():  # nor a pipe or a device, whose reading might not end
             raise ArtifactError(
                 f"{path} holds no {MANIFEST_FILE}, so it is not an exported model: "
                 "make one with 'python -m export'."
@@ -141,7 +141,7 @@ def _parse(path: Path, manifest: dict[str, Any]) -> Artifact:
         end_output=_of(str, outputs["end"]),
         question_first=_of(bool, manifest["question_first"]),
         cls_id=None if ids["cls"] is None else _whole(ids["cls"], 0, _LARGEST_ID),
-        # Padded places are masked out, so any valid id will do where the tokenizer has none.
+        # Padding is masked, so any valid id will do if the tokenizer has none.
         pad_id=0 if ids["pad"] is None else _whole(ids["pad"], 0, _LARGEST_ID),
         max_length=_whole(manifest["max_length"], 1, _LONGEST),
         null_threshold=None if threshold is None else float(threshold),
@@ -150,7 +150,7 @@ def _parse(path: Path, manifest: dict[str, Any]) -> Artifact:
 
 
 def _files(listed: object) -> dict[str, tuple[str, int]]:
-    """Each file's sha256 and bytes, by its name."""
+    """SHA-256 and size in bytes of each file, by name."""
     files: dict[str, tuple[str, int]] = {}
     for name, entry in _of(dict, listed).items():
         if not _PLAIN_NAME.fullmatch(name):
@@ -163,14 +163,14 @@ def _files(listed: object) -> dict[str, tuple[str, int]]:
 
 
 def _of(kind: type[T], value: object) -> T:
-    """`value`, of exactly that type: a true is no number."""
+    """`value` if its type is exactly `kind` (a bool is not an int); raises TypeError."""
     if type(value) is not kind:
         raise TypeError(f"{str(value)[:40]!r} is no {kind.__name__}")
     return value
 
 
 def _whole(value: object, least: int, most: int) -> int:
-    """A whole number of that range."""
+    """`value` if it is an int in [least, most]; raises TypeError and ValueError."""
     number = _of(int, value)
     if not least <= number <= most:
         raise ValueError(f"{str(number)[:40]} is not between {least} and {most}")
@@ -201,7 +201,7 @@ def _check_file(folder: Path, name: str, sha256: str, size: int, *, verify: bool
                     f"{file} does not have the sha256 its manifest says: it is altered, "
                     "fetch or export the model again."
                 )
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: a symlink loop, before Python 3.13
         raise ArtifactError(
             f"{file} cannot be read ({getattr(error, 'strerror', None) or error})."
         ) from error

@@ -1,12 +1,12 @@
-"""Owns what this process may use of the CPU: count, name, instruction sets; knows no model."""
+"""Owns CPU detection: available count, name, instruction sets; knows no model."""
 
 import math
 import os
 import platform
 from pathlib import Path
 
-# What a quantized artifact needs to answer rightly, as /proc/cpuinfo flags: any one set suffices.
-# Without VNNI, u8 x s8 products are summed in 16 bits and saturate when weights use all 8 bits.
+# Flags of /proc/cpuinfo required for correct results of a quantized artifact; any one set suffices. Without
+# VNNI, u8 x s8 products accumulate in 16 bits and saturate if weights use all 8 bits.
 _TARGET_FLAGS: dict[str, tuple[frozenset[str], ...]] = {
     "avx2": (frozenset({"avx2"}),),
     "avx512_vnni": (frozenset({"avx512_vnni"}), frozenset({"avx_vnni"})),
@@ -15,11 +15,11 @@ TARGETS = ("portable", "avx512_vnni", "avx2", "arm64")
 
 
 def available_cpus(root: Path = Path("/")) -> int:
-    """CPUs this process may really use, at least 1: affinity mask cut by the cgroup quota.
+    """CPUs available to this process, at least 1: the affinity mask, limited by the cgroup quota.
 
-    `os.cpu_count()` is the host's count; a container limited to two of 64 CPUs that starts 64
-    threads is throttled for most of every scheduling period. A quota of 1.5 CPUs counts as 2.
-    `root` is the filesystem root to read /proc and /sys under.
+    `os.cpu_count()` is the host's count; a container limited to two of 64 CPUs that starts 64 threads is
+    throttled for most of every scheduling period. A quota of 1.5 CPUs counts as 2. /proc and /sys are read
+    below `root`.
     """
     # macOS has no affinity mask and no cgroups.
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -28,7 +28,7 @@ def available_cpus(root: Path = Path("/")) -> int:
 
 
 def supports(target: str) -> bool:
-    """Whether this CPU answers rightly with an artifact made for `target` (see `TARGETS`)."""
+    """Whether an artifact for `target` (see `TARGETS`) gives correct results on this CPU."""
     if target == "portable":
         return True
     arm = platform.machine().lower() in {"aarch64", "arm64"}
@@ -39,12 +39,12 @@ def supports(target: str) -> bool:
 
 
 def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
-    """Instruction-set flags as the Linux kernel names them; empty where it does not tell."""
+    """Instruction-set flags by their Linux names; empty if unknown."""
     return frozenset((_cpuinfo(root, "flags") or _cpuinfo(root, "Features")).split())
 
 
 def cpu_model(root: Path = Path("/")) -> str:
-    """The processor's marketing name, or the machine type where there is none."""
+    """The CPU's model name, or the machine type if unknown."""
     return _cpuinfo(root, "model name") or platform.processor() or platform.machine()
 
 
@@ -61,7 +61,7 @@ def _cpuinfo(root: Path, key: str) -> str:
 
 
 def _cgroup_quota(root: Path) -> float | None:
-    """CPUs allowed by the tightest cgroup above this process (v2 or v1), None for no limit."""
+    """The lowest CPU quota of the cgroups of this process (v2 or v1), None for no limit."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -75,8 +75,8 @@ def _cgroup_quota(root: Path) -> float | None:
             mount, read = root / "sys/fs/cgroup/cpu", _quota_v1
         else:
             continue
-        # A limit binds everything below it, so every level up to the mount counts. Inside a
-        # container the path is often the host's and absent here: then only the mount's is left.
+        # Limits are hierarchical, so every level up to the mount counts. Inside a container the path is
+        # often the host's and does not exist: then only the mount's own limit is known.
         folder = mount / path.lstrip("/")
         for level in (folder, *folder.parents):
             quota = read(level)

@@ -1,8 +1,8 @@
-"""Owns the choice of the graph: the portable one, or the one for this CPU and its operator; runs neither.
+"""Owns the choice between the portable graph and the one with the custom operator; runs neither.
 
-`deploy/native.sh` compiles native/operator.c, a custom operator of ONNX Runtime, when an environment is made.
-An artifact may hold a second graph over the same weights whose encoder is one node of that operator. Where
-the CPU, the library or that graph is missing, the portable graph gives the same answers, more slowly.
+`deploy/native.sh` compiles native/operator.c, a custom operator of ONNX Runtime, when an environment is
+created. An artifact can contain a second graph over the same weights, whose encoder is one node of that
+operator. If the CPU, the library or that graph is missing, the portable graph gives the same answers, slower.
 """
 
 import platform
@@ -14,13 +14,13 @@ from service.engine.cpu import cpu_flags, cpu_model
 
 PORTABLE, KERNEL = "portable", "avx512_vnni"
 LIBRARY = Path(__file__).parent / "native" / f"operator-{platform.machine()}.so"
-# What deploy/native.sh compiles it for; names as in /proc/cpuinfo.
+# Instruction sets that the library is compiled for, as in /proc/cpuinfo.
 _FLAGS = frozenset({"fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A graph of an artifact; `reason` says in one sentence why it is not the faster one, "" where it is."""
+    """A graph of an artifact; `reason` says why it is not the one with the operator ("" if it is)."""
 
     name: str
     path: Path
@@ -28,14 +28,14 @@ class Graph:
 
 
 def portable_graph(artifact: Artifact, reason: str) -> Graph:
-    """The graph that every CPU runs."""
+    """The graph for any CPU."""
     return Graph(PORTABLE, artifact.path / MODEL_FILE, reason)
 
 
 def choose_graph(artifact: Artifact, *, enabled: bool = True) -> Graph:
-    """The fastest graph that this machine should be able to run; `enabled` False keeps to the portable one.
+    """The fastest graph that this machine supports; the portable one if not `enabled`.
 
-    Whether ONNX Runtime accepts the library and the graph shows only when it loads them (see `session`).
+    ONNX Runtime can still reject the library or the graph at load time (see `session`).
     """
     if not enabled:
         return portable_graph(artifact, "QA_KERNEL=0 asks for the portable graph.")

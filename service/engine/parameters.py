@@ -1,4 +1,4 @@
-"""Owns what a caller may ask of one answer, with upstream's names and defaults; knows no texts."""
+"""Owns the parameters of a question, with upstream's names and defaults; knows no text."""
 
 import math
 from dataclasses import dataclass
@@ -13,13 +13,12 @@ Scoring = Literal["global", "per_window"]
 class Parameters:
     """Names and defaults of the transformers QuestionAnsweringPipeline (removed in 5.3).
 
-    Lengths are in tokens. `max_seq_len` counts question, context piece and special tokens and is
-    cut to what the model takes. `doc_stride` is the OVERLAP of neighbouring windows; None, the
-    default, means 128 or half of max_seq_len if that is less. Of a question longer than
-    `max_question_len` only the beginning is read; None, the default, reads it whole, as upstream did
-    whatever its max_question_len said (it cut for slow tokenizers only). `scoring` and `null_threshold` are
-    this project's own: see `spans.normalise`, and `answering` for the threshold (None: the
-    artifact's own, else 0, which is upstream's rule). `token_probabilities` adds those of every
+    Lengths are in tokens. `max_seq_len` counts question, part of the context and special tokens, and is
+    limited to the model's maximum. `doc_stride` is the OVERLAP of consecutive windows; None, the default,
+    means 128, or half of max_seq_len if that is less. Questions longer than `max_question_len` are truncated;
+    None, the default, never truncates (upstream truncates only with slow tokenizers). `scoring` and
+    `null_threshold` are additions of this project: see `spans.normalise` and `answering` (threshold None: the
+    artifact's, else 0, which is upstream's rule). `token_probabilities` adds the probabilities of every
     context token to the best answer, see `decoding.TokenProbabilities`.
     """
 
@@ -35,7 +34,7 @@ class Parameters:
     token_probabilities: bool = False
 
     def __post_init__(self) -> None:
-        """Raises InvalidInput naming the field that is out of range."""
+        """Raises InvalidInput with the field that is out of range."""
         for name in ("top_k", "max_answer_len", "max_seq_len", "max_question_len"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -54,5 +53,5 @@ class Parameters:
             raise InvalidInput("null_threshold must be a finite number.", field="parameters.null_threshold")
 
     def overlap(self, max_seq_len: int) -> int:
-        """Tokens shared by neighbouring windows when one takes `max_seq_len` (upstream's rule)."""
+        """Overlap of consecutive windows of `max_seq_len` tokens (upstream's rule)."""
         return min(max_seq_len // 2, 128) if self.doc_stride is None else self.doc_stride

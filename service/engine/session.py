@@ -15,8 +15,8 @@ from service.errors import ArtifactError
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-# What ONNX Runtime would fuse at load although the fused operators are slower (see export/optimize.py):
-# a 6-layer model of width 384 answered 12% sooner without them, on 1 core and on 2.
+# Fusions of ONNX Runtime at load time that produce slower operators (see export/optimize.py). Without them
+# the latency of a 6-layer model of width 384 is 12% lower, on 1 core and on 2.
 _SLOWER_FUSIONS = [
     "SkipLayerNormFusion",
     "BiasSkipLayerNormFusion",
@@ -29,30 +29,29 @@ _log = logging.getLogger(__name__)
 
 
 class Session:
-    """One loaded model, in two shapes. Any thread may call `run`; see there for how many at once.
+    """A loaded model: a wide and a narrow ONNX Runtime session. `run` is thread-safe.
 
-    The wide shape gives all threads to one run, for the least latency. The narrow one runs in the
-    caller's thread alone: as many of those side by side as there are cores give the most answers,
-    since no core waits for another (2 cores: 254 against 240 answers per second, and 213 against 150
-    when Python works beside them). Both map the same file of weights; what the portable graph unpacks
-    of it is each shape's own, what the custom operator packs is shared.
+    The wide session uses all threads for one run, for the lowest latency. The narrow one is
+    single-threaded: as many parallel runs as there are cores have the highest throughput, since no core
+    synchronizes with another (2 cores: 254 instead of 240 answers/s; 213 instead of 150 with Python code
+    running beside them). Both map the same weights file. Each session of the portable graph has its own
+    prepacked weights; the custom operator shares them.
     """
 
     def __init__(
         self, artifact: Artifact, *, threads: int, token_budget: int, concurrent: bool, kernel: bool = True
     ) -> None:
-        """Load a graph to run on `threads` cores, at most `token_budget` tokens at a time.
+        """Load a graph with `threads` threads and batches of at most `token_budget` tokens.
 
-        `kernel` lets the graph with the custom operator be taken where this machine runs it. `graph` tells
-        which was loaded.
+        `kernel` allows the graph with the custom operator, if this machine supports it; the attribute
+        `graph` has the one that was loaded.
 
-        An int8 graph takes one window at a time: dynamic quantization scales a whole batch by its
-        largest activation, so an answer would depend on what happened to run beside it. From 128
-        tokens on that costs nothing; below it costs up to a fifth of the throughput. Alone a window
-        is never padded, so such a graph may do without an attention mask.
+        An int8 graph runs one window per batch: dynamic quantization uses one scale for a whole batch, so
+        an answer would depend on the other windows. This is free from 128 tokens on and costs up to 20% of
+        the throughput below. A single window is never padded, so such a graph needs no attention mask.
 
-        `concurrent` loads the narrow shape too. Raises ArtifactError where ONNX Runtime refuses the
-        portable graph or the graph asks for inputs that no tokenizer gives.
+        `concurrent` loads the narrow session as well. Raises ArtifactError if ONNX Runtime rejects the
+        portable graph, or if the graph has inputs that no tokenizer provides.
         """
         self.graph = choose_graph(artifact, enabled=kernel)
         try:
@@ -67,7 +66,9 @@ class Session:
         return_memory()
         self._inputs = {node.name for node in self._wide.get_inputs()}
         if unknown := self._inputs - _FEEDS:
-            raise ArtifactError(f"{self.graph.path} wants inputs nobody can give it: {sorted(unknown)}.")
+            raise ArtifactError(
+                f"{self.graph.path} has inputs that no tokenizer provides: {sorted(unknown)}."
+            )
         self._outputs = [artifact.start_output, artifact.end_output]
         if missing := set(self._outputs) - {node.name for node in self._wide.get_outputs()}:
             raise ArtifactError(f"{self.graph.path} has no outputs named {sorted(missing)}.")
@@ -76,9 +77,9 @@ class Session:
         self._token_budget = token_budget if padded else 1
 
     def run(self, windows: Sequence[Window], *, narrow: bool = False) -> list[WindowLogits]:
-        """Logits of every window, in the order given.
+        """Logits of every window, in order.
 
-        Wide runs side by side are right but slow each other down; `narrow` ones do not.
+        Parallel wide runs are correct but compete for the cores; `narrow` ones do not.
         """
         session = self._narrow if narrow else self._wide
         logits: list[WindowLogits | None] = [None] * len(windows)
@@ -100,25 +101,25 @@ class Session:
 
 
 def _load(graph: Graph, threads: int) -> "ort.InferenceSession":
-    import onnxruntime as ort  # takes long, and a worker answers health checks meanwhile
+    import onnxruntime as ort  # lazily: the import is slow, and a worker answers health checks before it
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # fatal errors only: what fails is raised here in one sentence
-    # Threads spin inside a run, where the next operator is microseconds away, and sleep between
-    # runs: an idle service must not burn a core of a small VM.
+    options.log_severity_level = 4  # fatal only: errors are raised below
+    # Threads spin-wait during a run, where the next operator follows within microseconds, and block between
+    # runs: an idle service must not use CPU time.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Shares of an operator get smaller towards its end. Where two CPUs are threads of one core, 2% sooner
-    # from 256 tokens on; on cores of their own no difference.
+    # Dynamic block sizes for intra-op parallelism: 2% lower latency from 256 tokens on if both CPUs are
+    # hyper-threads of one core, no difference on separate cores.
     options.add_session_config_entry("session.dynamic_block_base", "2")
-    # Every length is a new shape: patterns kept per shape would only grow.
+    # Memory patterns are cached per input shape, and every length is a new one: the cache would only grow.
     options.enable_mem_pattern = False
-    # It keeps the largest memory ever asked for; the C library's allocator is as fast (memory.py).
+    # The arena never shrinks below its peak; with the settings of memory.py malloc is as fast.
     options.enable_cpu_mem_arena = False
     try:
         if graph.name == KERNEL:
-            # The interface for operators does not tell the session's number of threads.
+            # The custom operator API does not expose the session's thread count.
             options.add_session_config_entry("qa_onnx.threads", str(threads))
             options.register_custom_ops_library(str(LIBRARY))
         return ort.InferenceSession(
@@ -127,6 +128,6 @@ def _load(graph: Graph, threads: int) -> "ort.InferenceSession":
             providers=["CPUExecutionProvider"],
             disabled_optimizers=_SLOWER_FUSIONS,
         )
-    except Exception as error:  # the C++ side raises its own family, rooted in Exception
+    except Exception as error:  # the exceptions of the C++ library derive from Exception only
         reason = " ".join(str(error).split()).rstrip(".")  # in one line
         raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot load {graph.path}: {reason}.") from error

@@ -35,4 +35,4 @@ def test_what_grows_or_is_wrong_fails(
 
 def test_latency_of_a_short_run_is_told_and_not_judged(capsys: pytest.CaptureFixture[str]) -> None:
     assert _report(parts([0.1 + 0.1 * n for n in range(10)], [90.0] * 10), [], 0.02, judged=False) == 0
-    assert "judged from 10 minutes on" in capsys.readouterr().out
+    assert "checked in runs of 10 minutes or more" in capsys.readouterr().out
