@@ -1,1 +1,1 @@
-"""Measures this project against others. Never imported by what runs."""
+"""Benchmarks of this project and its peers; not part of the installed product."""

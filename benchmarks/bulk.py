@@ -1,9 +1,9 @@
-"""Owns the share of the engine's ceiling that a bulk run reaches; knows no format and no journal.
+"""Owns the throughput of bulk relative to bare inference; knows no format and no journal.
 
-`python -m benchmarks.bulk --squad FILE` has both sides take the same rows in turn, round by round. The
-ceiling is bare runs of the model on windows prepared beforehand, as many side by side as there are cores.
-The bulk run is the whole command, from loading the model to the output on the disk. Beside the ratio of
-rates stands that of CPU seconds, which other work on the machine disturbs less.
+`python -m benchmarks.bulk --squad FILE` runs both on the same rows, in alternating rounds. Bare inference,
+the upper bound, runs windows prepared beforehand, one thread per core. The bulk run is the whole command,
+from loading the model to writing the output. The ratio of CPU seconds is also reported: it is less sensitive
+to other load on the machine than that of rates.
 """
 
 import argparse
@@ -78,8 +78,8 @@ def _timed(run: Callable[[], None]) -> _Taken:
 
 
 def _bare(answerer: QuestionAnswerer, prepared: Sequence[Prepared], cores: int) -> None:
-    """The windows, a run on each core."""
-    waiting = iter(prepared)  # CPython hands each item to one thread
+    """Infer all windows with one thread per core."""
+    waiting = iter(prepared)  # next() of a list iterator is atomic under the GIL
 
     def run() -> None:
         for item in waiting:
@@ -93,7 +93,7 @@ def _bare(answerer: QuestionAnswerer, prepared: Sequence[Prepared], cores: int) 
 
 
 def _bulk(source: Path, output: Path, model: Path) -> None:
-    """The command, in this process."""
+    """Run the command in this process."""
     flags = ["--input", str(source), "--output", str(output), "--model", str(model), "--restart"]
     if service(["bulk", *flags]):
         raise SystemExit("the bulk run failed")

@@ -1,7 +1,7 @@
-"""Owns the comparison with peers: environments, passes in turn, agreement; knows no peer's inside.
+"""Owns the comparison with peers: environments, interleaved passes, agreement; knows no peer's details.
 
 `python -m benchmarks.compare --model HF_FOLDER --artifact ARTIFACT --squad FILE` builds an environment
-per peer, asks all the same questions pass by pass in turn (A B C A B C), and writes RESULTS.md.
+per peer, runs the same questions in interleaved passes (A B C A B C), and writes RESULTS.md.
 """
 
 import argparse
@@ -42,7 +42,7 @@ CLIENTS = (1, 4, 16)
 
 @dataclass
 class Running:
-    """A peer's worker process and all that was measured of it."""
+    """The worker process of a peer and its measurements."""
 
     name: str
     process: subprocess.Popen[str]
@@ -54,7 +54,7 @@ class Running:
     memory_mb: float = 0.0
 
     def ask(self, **request: object) -> Any:
-        """One request to the worker, and its reply."""
+        """Send one request to the worker; returns its reply."""
         assert self.process.stdin is not None  # noqa: S101 - opened as pipes
         assert self.process.stdout is not None  # noqa: S101
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -65,7 +65,7 @@ class Running:
         return json.loads(line)
 
     def stop(self) -> None:
-        """End the worker by the end of its input, so that it ends its server too."""
+        """Close the worker's stdin, so that it stops its server and exits."""
         assert self.process.stdin is not None  # noqa: S101 - opened as a pipe
         self.process.stdin.close()
         try:
@@ -75,11 +75,11 @@ class Running:
 
 
 class PeerError(Exception):
-    """A peer could not be installed, started or asked."""
+    """A peer failed to install, start or answer."""
 
 
 def main() -> int:
-    """Install, measure, write; a peer that fails is reported as failed."""
+    """Install, measure, write the results; a peer that fails is reported as failed."""
     options = _options()
     pairs = _questions(options.squad, options.questions)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def _measure(running: list[Running], pairs: list[tuple[str, str]], options: argp
     for number in range(options.rounds):
         for peer in running:
             print(f"round {number + 1}: {peer.name}", file=sys.stderr, flush=True)
-            time.sleep(0.5)  # until the threads of the one before have gone to sleep
+            time.sleep(0.5)  # until the threads of the previous peer have stopped spinning
             reply = peer.ask(do="ask", items=pairs)
             peer.seconds += reply["seconds"]
             peer.answers = reply["answers"]
@@ -127,7 +127,7 @@ def _measure(running: list[Running], pairs: list[tuple[str, str]], options: argp
 
 
 def _install(name: str, work: Path) -> Path:
-    """The peer's interpreter, in an environment kept between runs while its pins are the same."""
+    """The interpreter of the peer's environment, which is reused while its pins are unchanged."""
     if name.startswith("qa_onnx"):
         venv = work / "qa_onnx"
         _run([str(ROOT / "deploy/install.sh"), "runtime", str(venv)])
@@ -141,7 +141,7 @@ def _install(name: str, work: Path) -> Path:
         _run([sys.executable, "-m", "venv", str(venv)])
         torch = [pin for pin in pins if pin.startswith("torch==")]
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        if torch and sys.platform == "linux":  # there the general index's comes with gigabytes of CUDA
+        if torch and sys.platform == "linux":  # PyPI's Linux wheels require gigabytes of CUDA
             index = os.environ.get("TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
             _run([*install, "--no-deps", "--index-url", index, "--retries", "1", f"{torch[0]}+cpu"])
         _run([*install, *pins])
@@ -230,7 +230,7 @@ def _report(
 
 def _questions(file: Path, count: int) -> list[tuple[str, str]]:
     pairs = squad_pairs(file)
-    return random.Random(0).sample(pairs, min(count, len(pairs)))  # noqa: S311 - a sample, no secret
+    return random.Random(0).sample(pairs, min(count, len(pairs)))  # noqa: S311 - a sample, not a secret
 
 
 def _free_port() -> int:
@@ -247,7 +247,7 @@ def _options() -> argparse.Namespace:
     add("--artifact", required=True, type=Path, help="the same weights, exported by this project")
     add("--squad", required=True, type=Path, help="a SQuAD file to take the questions from")
     add("--questions", type=int, default=60, help="size of the seeded sample (default 60)")
-    add("--rounds", type=int, default=3, help="passes in turn (default 3)")
+    add("--rounds", type=int, default=3, help="interleaved passes (default 3)")
     add("--seconds", type=float, default=5.0, help="of each throughput measurement (default 5)")
     add("--threads", type=int, default=available_cpus(), help="per peer (default: all allowed)")
     add("--work", type=Path, default=ROOT / "build/peers", help="where the environments go")

@@ -1,8 +1,8 @@
 """Owns the paired latency of an artifact's two graphs, in one process; knows no HTTP and no other engine.
 
-`python -m benchmarks.graphs --artifact ARTIFACT [--squad FILE]` asks the graph with the custom operator and
-the portable one the same questions, pass by pass in turn, and prints medians and their ratio: of whole
-answers, and of the model's runs alone.
+`python -m benchmarks.graphs --artifact ARTIFACT [--squad FILE]` runs the same questions on the graph with the
+custom operator and on the portable one, in interleaved passes, and prints medians and their ratio: of whole
+answers, and of inference alone.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from service.engine.parameters import Parameters
 
 
 def main() -> int:
-    """Measure and print; exit status 1 where this machine cannot run the graph with the custom operator."""
+    """Measure and print; exit status 1 if this machine cannot run the graph with the custom operator."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graphs", description=__doc__)
     parser.add_argument("--artifact", required=True, type=Path)
     parser.add_argument("--squad", type=Path, help="a SQuAD file (default: built-in questions)")
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _one_pass(answerer: QuestionAnswerer, items: Sequence[Item]) -> tuple[list[float], list[float]]:
-    """Seconds of each whole answer and of the model's run within it."""
+    """Seconds of each answer, and of the inference within it."""
     whole, alone = [], []
     for item in items:
         begun = time.perf_counter()

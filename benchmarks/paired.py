@@ -1,7 +1,7 @@
 """Owns the paired latency of engine and transformers pipeline, in one process; knows no HTTP.
 
-`python -m benchmarks.paired --model HF_FOLDER --artifact INT8_ARTIFACT --squad FILE` asks both the
-same questions pass by pass in turn (A B A B) and prints the ratio of medians.
+`python -m benchmarks.paired --model HF_FOLDER --artifact INT8_ARTIFACT --squad FILE` runs the same questions
+on both, in interleaved passes (A B A B), and prints the ratio of medians.
 """
 
 import argparse
@@ -42,8 +42,8 @@ def main() -> int:
     times: tuple[list[float], list[float]] = ([], [])
     same = 0
     for _ in range(options.rounds):
-        # Whole passes in turn, not questions: threads of the one side go on spinning for a moment
-        # after its answer and would slow the other.
+        # Interleaved by pass, not by question: threads of one side keep spinning for a moment after its
+        # answer and would slow down the other.
         theirs = [_time(partial(_ask, reference, pair), times[0]) for pair in pairs]
         ours = [_time(partial(answerer.answer, [pair]), times[1]) for pair in pairs]
         same += sum(a == b[0][0].answer for a, b in zip(theirs, ours, strict=True))

@@ -1,9 +1,9 @@
-"""Owns what asking by each protocol costs beside the native shape; knows no shape of a reply.
+"""Owns the latency of each protocol relative to the native one; knows no reply format.
 
-`python -m benchmarks.protocols --model ARTIFACT [--squad FILE]` asks one server the same questions by each
-protocol in turn and prints the differences of medians. With `--before CHECKOUT` it also starts the server of
-that checkout and prints what the plain question costs here against there, with 1 and 16 clients, round by
-round in turn.
+`python -m benchmarks.protocols --model ARTIFACT [--squad FILE]` sends the same questions to one server by
+each protocol, interleaved, and prints the differences of medians. With `--before CHECKOUT` it also starts the
+server of that checkout and compares the native protocol of both, with 1 and 16 clients, in alternating
+rounds.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def _compare_protocols(address: str, items: Sequence[Item], rounds: int) -> None
     native = times.pop("native")
     print(f"native: {statistics.median(t for own in native for t in own) * 1000:.3f} ms")
     for name, own in times.items():
-        # By question, so that the questions' different lengths do not count.
+        # Differences per question, so that question length cancels out.
         medians = [statistics.median(a) - statistics.median(b) for a, b in zip(own, native, strict=True)]
         print(f"{name}: {statistics.median(medians) * 1000:+.3f} ms")
 
@@ -127,7 +127,7 @@ def _tensor(name: str) -> dict[str, Any]:
 
 @contextmanager
 def _server(root: Path, model: Path, *flags: str) -> Iterator[str]:
-    """A server of the checkout `root`, by its own run-time environment; gives its URL."""
+    """Run the server of the checkout `root` in its own run-time environment; yields its URL."""
     named = ["--model-name", "model"] if root == ROOT else []
     python = str(root / ".venv/bin/python")
     command = [python, "-m", "service", "serve", "--port", "0", "--model", str(model.resolve())]

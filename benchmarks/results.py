@@ -1,4 +1,4 @@
-"""Owns the text and the plot of measurements, and their places in pages; measures nothing."""
+"""Owns the text and the plot of measurements, and their insertion into pages; measures nothing."""
 
 import platform
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ from service.engine.cpu import cpu_flags, cpu_model
 
 
 def machine(threads: int) -> str:
-    """One line about where the figures are from."""
+    """One line that describes the machine."""
     vnni = "VNNI" if {"avx512_vnni", "avx_vnni"} & cpu_flags() else "no VNNI"
     return f"{cpu_model()} ({vnni}), {threads} threads, {platform.system()} {platform.machine()}"
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """RESULTS.md."""
+    """The text of RESULTS.md."""
     lines = [
         "# Peers",
         "",
         (
             f"{report['machine']}. {report['questions']} questions of SQuAD v1.1 dev (a seeded sample), "
-            f"{report['rounds']} rounds, all peers in turn in one run, the same weights and thread count, "
-            "the peers' own defaults for lengths, no caches of answers. Latency is of one caller; memory is "
-            "the PSS of all processes of the peer, without the client for servers."
+            f"{report['rounds']} rounds, all peers interleaved in one run, the same weights and thread count,
+            " "the peers' own defaults for lengths, no caches of answers. Latency is of one caller; memory is
+            " "the PSS of all processes of the peer, without the client for servers."
         ),
         "",
         "```",
@@ -44,7 +44,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The figures, fastest first."""
+    """The table of figures, fastest first."""
     lines = [
         (
             "| | over | p50 ms | p95 ms | answers/s with 1, 4, 16 clients | memory MB | start s | install MB "
@@ -64,7 +64,7 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def marked(page: Path, mark: str) -> tuple[str, str]:
-    """A Markdown page up to `<!-- mark -->`, and from `<!-- /mark -->` on, marks included."""
+    """The parts of a Markdown page up to `<!-- mark -->` and from `<!-- /mark -->`, marks included."""
     begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
@@ -74,13 +74,13 @@ def marked(page: Path, mark: str) -> tuple[str, str]:
 
 
 def insert(page: Path, mark: str, text: str) -> None:
-    """Put `text` between the two marks in a Markdown page."""
+    """Replace the text between the two marks in a Markdown page."""
     before, after = marked(page, mark)
     page.write_text(f"{before}\n{text}\n{after}", encoding="utf-8")
 
 
 def plot(report: Mapping[str, Any]) -> str:
-    """Bars of the median latency, as SVG."""
+    """A bar chart of median latencies, as SVG."""
     rows = sorted(report["peers"], key=lambda row: row["p50_ms"])
     longest = max(row["p50_ms"] for row in rows)
     height = 30 * len(rows) + 20

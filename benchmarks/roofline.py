@@ -1,7 +1,7 @@
-"""Owns the roofline: this CPU's int8 GEMM peak as measured, and the share of it the model reaches.
+"""Owns the roofline: this CPU's measured int8 GEMM peak, and the fraction of it that the model reaches.
 
-`python -m benchmarks.roofline --artifact ARTIFACT` times the int8 product of ONNX Runtime at shapes
-from small to large, takes the fastest as the peak, and counts the model's own products against it.
+`python -m benchmarks.roofline --artifact ARTIFACT` times ONNX Runtime's int8 matrix product at several
+shapes, takes the fastest as the peak, and compares it with the operations per second of the model's products.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from service.engine.cpu import available_cpus, cpu_model
 from service.engine.kernel import KERNEL
 from service.engine.windowing import Window
 
-# (rows, inner, columns): the model's own shapes at 384 tokens, and ones large enough for any cache plan.
+# (rows, inner, columns): the model's shapes at 384 tokens, and larger ones, for the peak.
 _SHAPES = ((384, 384, 384), (384, 384, 1536), (384, 1536, 384), (1024, 1024, 1024), (2048, 2048, 2048))
 
 
 def gemm_rate(rows: int, inner: int, columns: int, threads: int) -> float:
-    """Operations per second (a multiplication and an addition are two) of one u8 x s8 product."""
+    """Operations per second of a u8 x s8 product (a multiply-add counts as two)."""
     random = np.random.default_rng(0)
     weights = random.integers(-64, 64, (inner, columns), dtype=np.int8)
     graph = helper.make_graph(
@@ -48,7 +48,7 @@ def gemm_rate(rows: int, inner: int, columns: int, threads: int) -> float:
 
 
 def weight_operations(graph: onnx.ModelProto, tokens: int) -> int:
-    """Operations of the products with weights for one window of `tokens`."""
+    """Operations of all products with weights for a window of `tokens`."""
     sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
     products = ("MatMul", "MatMulInteger", "DynamicQuantizeMatMul", "Gemm", "Attention", "QAttention")
     total = 0
@@ -99,7 +99,7 @@ def _median(call: Callable[[], object], seconds: float = 1.5) -> float:
     while (now := time.perf_counter()) - begin < seconds:
         call()
         times.append(time.perf_counter() - now)
-    return statistics.median(times[len(times) // 5 :])  # the first fifth warms up
+    return statistics.median(times[len(times) // 5 :])  # the first fifth is the warm-up
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Owns the table of sizes in docs/deploy.md: memory, image, rate and p95 by number of cores; knows no peer.
+"""Owns the sizing table of docs/deploy.md: memory, image, throughput and p95 by cores; knows no peer.
 
-`python -m benchmarks.sizes --image qa` starts a server for each number of cores, bound to that many by its
-CPU affinity, and asks it over HTTP in a closed loop. The client runs on the same machine: where the server
-has all cores, it takes its share of them.
+`python -m benchmarks.sizes --image qa` starts a server per number of cores, limited by CPU affinity, and
+loads it over HTTP in a closed loop. The client runs on the same machine, so that it competes with a server
+that uses all cores.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from service.settings import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = (1, 4, 16)
-# Seconds without requests after which a worker has returned the memory of its runs (batching.py).
+# Idle seconds after which a worker has returned free memory (batching.py).
 _IDLE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A server with `cores`: PSS of all its processes, and rate and p95 for each of CLIENTS."""
+    """A server with `cores`: PSS of its processes, throughput and p95 for each of CLIENTS."""
 
     cores: int
     started_mb: float
@@ -44,9 +44,9 @@ class Size:
 
 
 def main() -> int:
-    """Measure, print the table and put it into the page."""
+    """Measure, print the table and insert it into the page."""
     options = _options()
-    results.marked(options.page, "sizes")  # refused before it is measured for
+    results.marked(options.page, "sizes")  # fails early if the page has no marks
     artifact = load_artifact(options.model)
     items = load(options.questions, artifact)
     sizes = [_measure(cores, options.model, items, options.seconds) for cores in options.cores]
@@ -60,7 +60,7 @@ def main() -> int:
 def _measure(cores: int, model: Path, items: Sequence[Item], seconds: float) -> Size:
     peak, rates, p95 = 0.0, [], []
     with ExitStack() as stack:
-        with _affinity(cores):  # which the server inherits
+        with _affinity(cores):  # inherited by the server
             address, pid = stack.enter_context(server(["--model", str(model)]))
         target = HttpTarget(address)
         target.measure(items[:1], Plan(callers=1, seconds=0.1, warm_up=0), lambda _: None)
@@ -84,7 +84,7 @@ def _measure(cores: int, model: Path, items: Sequence[Item], seconds: float) -> 
 
 @contextmanager
 def _affinity(cores: int) -> Iterator[None]:
-    """Run this thread, and processes that it starts, on the first `cores` CPUs; Linux only."""
+    """Bind this thread, and processes that it starts, to the first `cores` CPUs; Linux only."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(allowed)[:cores])
     try:

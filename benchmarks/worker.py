@@ -1,7 +1,7 @@
-"""Runs inside one peer's environment: starts the peer, answers and times what `compare` asks for.
+"""Owns the worker process in a peer's environment: starts the peer, runs and times the requests of `compare`.
 
-`python -m benchmarks.worker PEER SETUP_JSON` speaks lines of JSON over stdin and stdout. It needs the
-standard library alone, since every peer has an environment of its own.
+`python -m benchmarks.worker PEER SETUP_JSON` communicates in JSON Lines over stdin and stdout. It uses only
+the standard library, since every peer has an environment of its own.
 """
 
 import http.client
@@ -26,7 +26,7 @@ _START_SECONDS, _STOP_SECONDS = 60, 10
 
 @dataclass(frozen=True)
 class Setup:
-    """What a peer is given: the same weights, the same threads, a folder and a port of its own."""
+    """The input of a peer: the same weights and threads for all, a folder and a port of its own."""
 
     model: str  # Hugging Face folder
     artifact: str  # the same weights, exported by this project
@@ -38,7 +38,7 @@ class Setup:
     def start_server(
         self, command: list[str], *, environment: Mapping[str, str] | None = None, folder: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a server that ends with this worker, together with all that it starts itself."""
+        """Start a server that is stopped with this worker, together with its child processes."""
         server = subprocess.Popen(  # noqa: S603 - the peer
             command, stdout=sys.stderr, env=environment, cwd=folder, start_new_session=True
         )
@@ -46,7 +46,7 @@ class Setup:
         return server
 
     def stop(self) -> None:
-        """Some leave processes of theirs behind, so the whole group is ended."""
+        """Terminate the whole process group, since some servers leave child processes behind."""
         for server in self.servers:
             server.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -62,9 +62,9 @@ def http_answerer(
     ask: Callable[[str, str], object] = lambda question, context: {"question": question, "context": context},
     read: Callable[[Any], str] = lambda body: str(body["answer"]),
 ) -> Answerer:
-    """Ask a server on this machine, over one keep-alive connection per thread, once it answers.
+    """A function that asks a local server over one keep-alive connection per thread; waits until it answers.
 
-    Raises what a request raises when `server` ends before.
+    Raises the exception of the request if `server` exits before that.
     """
     local = threading.local()
 
@@ -81,7 +81,7 @@ def http_answerer(
             local.connection = None
             if known is None:
                 raise
-            return answer(question, context)  # servers may close a connection that was idle
+            return answer(question, context)  # servers may close idle connections
         if response.status != http.client.OK:
             raise ConnectionError(f"status {response.status}")
         return read(json.loads(data))
@@ -98,7 +98,7 @@ def http_answerer(
 
 
 def throughput(answer: Answerer, items: list[list[str]], clients: int, seconds: float) -> float:
-    """Answers per second of `clients` that each ask again as soon as they are answered."""
+    """Answers per second of a closed loop with `clients`."""
     counter = itertools.count()
     done = [0] * clients
     begin = time.perf_counter()
@@ -117,7 +117,7 @@ def throughput(answer: Answerer, items: list[list[str]], clients: int, seconds: 
 
 
 def memory(pids: list[int]) -> float:
-    """PSS in MB of processes and all their descendants."""
+    """Total PSS in MB of processes and their descendants."""
     total, found = 0, list(pids)
     while found:
         pid = found.pop()
@@ -144,16 +144,16 @@ def _serve(setup: Setup, answer: Answerer, requests: Any, replies: Any) -> None:
         elif asked["do"] == "throughput":
             reply = throughput(answer, asked["items"], asked["clients"], asked["seconds"])
         else:
-            # A server is measured without the client that asks it.
+            # For a server, memory excludes this client process.
             reply = memory([server.pid for server in setup.servers] or [os.getpid()])
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 
 
 def main() -> None:
-    """Start the peer, say so, and serve until stdin ends."""
+    """Start the peer, report it, and process requests until stdin is closed."""
     peer, settings = sys.argv[1], json.loads(sys.argv[2])
-    # What libraries print must not get between the replies.
+    # Output of libraries must not mix with the replies.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     setup = Setup(**settings | {"work": Path(settings["work"])})

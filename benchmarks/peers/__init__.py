@@ -1,1 +1,1 @@
-"""Owns one file per peer: what it installs and how it answers; the files know nothing of each other."""
+"""Owns the peers, a module each: requirements and how to ask it; the modules are independent."""

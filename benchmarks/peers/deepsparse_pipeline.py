@@ -1,4 +1,4 @@
-"""DeepSparse's own pipeline, the last release before its end, with the pins it needs to be imported."""
+"""DeepSparse's own pipeline (last release, discontinued), with the pins that it needs."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ REQUIREMENTS = [
     *("deepsparse[transformers]==1.8.0", "torch==2.13.0", "transformers==4.39.3"),
     *("numpy<2", "pyarrow<18"),
 ]
-# It runs fixed lengths and pads: the more of them, the less padding, and the longer its start.
+# It compiles fixed lengths and pads inputs: more lengths mean less padding and a longer start.
 _LENGTHS = [64, 128, 160, 192, 224, 256, 320, 384]
 
 

@@ -1,4 +1,4 @@
-"""LitServe around ONNX Runtime fp32: the usual do-it-yourself server, the pipeline's way of decoding."""
+"""LitServe with ONNX Runtime fp32, a typical custom server, with the pipeline's decoding."""
 
 import sys
 

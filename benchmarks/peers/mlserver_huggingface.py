@@ -1,4 +1,4 @@
-"""MLServer's Hugging Face runtime, with the pins it needs to start at all."""
+"""MLServer's Hugging Face runtime, with the pins that it needs."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from benchmarks.worker import Answerer, Setup, http_answerer
 
 TITLE = "MLServer HuggingFace runtime, torch fp32"
 OVER = "HTTP"
-# Its own requirements allow versions it does not work with.
+# Its own requirements allow incompatible versions.
 REQUIREMENTS = [
     *("mlserver==1.6.1", "mlserver-huggingface==1.6.1", "transformers==4.41.2", "optimum==1.21.4"),
     *("torch==2.13.0", "fastapi<0.116", "starlette<0.47", "uvloop<0.20"),
@@ -30,9 +30,9 @@ def start(setup: Setup) -> Answerer:
         )
     )
     command = [str(Path(sys.executable).parent / "mlserver"), "start", str(setup.work)]
-    # It brings TensorFlow, which the transformers it needs cannot import.
+    # It installs TensorFlow, which the required transformers version cannot import.
     environment = os.environ | {"USE_TF": "0", "USE_TORCH": "1"}
-    # It leaves files of its own where it is started.
+    # It writes files to its working directory.
     server = setup.start_server(command, environment=environment, folder=setup.work)
 
     def entry(name: str, text: str) -> dict[str, object]:

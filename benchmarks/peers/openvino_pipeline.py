@@ -1,11 +1,11 @@
-"""OpenVINO through optimum-intel's pipeline, at the precision OpenVINO picks for this CPU."""
+"""OpenVINO through optimum-intel's pipeline, with the precision that OpenVINO selects for this CPU."""
 
 from benchmarks.worker import Answerer, Setup
 
 TITLE = "optimum-intel pipeline, OpenVINO"
 OVER = "in process"
 REQUIREMENTS = ["torch==2.13.0", "optimum-intel[openvino]", "transformers<4.58"]
-# Comes along for images, from the general index, and does not fit the CPU build of torch.
+# A dependency for images whose PyPI build is incompatible with the CPU build of torch.
 UNWANTED = ["torchvision"]
 
 

@@ -1,4 +1,4 @@
-"""Optimum's own way: its avx512_vnni dynamic int8 recipe and its pipeline over ONNX Runtime."""
+"""Optimum: its dynamic int8 quantization for avx512_vnni and its pipeline on ONNX Runtime."""
 
 from benchmarks.worker import Answerer, Setup
 
