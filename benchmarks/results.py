@@ -22,9 +22,9 @@ def markdown(report: Mapping[str, Any]) -> str:
         "",
         (
             f"{report['machine']}. {report['questions']} questions of SQuAD v1.1 dev (a seeded sample), "
-            f"{report['rounds']} rounds, all peers interleaved in one run, the same weights and thread count,
-            " "the peers' own defaults for lengths, no caches of answers. Latency is of one caller; memory is
-            " "the PSS of all processes of the peer, without the client for servers."
+            f"{report['rounds']} rounds, interleaved in one run, the same weights and thread count, "
+            "the peers' own defaults for lengths, no caches of answers. Latency is of one caller; memory is "
+            "the PSS of all processes of the peer, without the client for servers."
         ),
         "",
         "```",

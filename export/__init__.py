@@ -1,1 +1,1 @@
-"""Owns the torch side of qa-onnx: from a Hugging Face QA model to a verified artifact."""
+"""Owns the export of Hugging Face QA models to verified artifacts (build time: torch, optimum)."""

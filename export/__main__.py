@@ -1,4 +1,4 @@
-"""Owns the command line and the order of the stages: `python -m export`; knows no stage's inside."""
+"""Owns the command line and the sequence of stages: `python -m export`; knows no stage's details."""
 
 import argparse
 import logging
@@ -30,7 +30,7 @@ from service.errors import QAError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export; exit status 2 with one sentence, and nothing written, for what a user can put right."""
+    """Export; exit status 2 with one sentence, and nothing written, for errors that the user can fix."""
     options = _parser().parse_args(arguments)
     _quiet()
     try:
@@ -70,7 +70,7 @@ def _build(
     recipes: Sequence[quantize.Recipe],
     work: Path,
 ) -> Path:
-    """Every stage between source and publication; returns the finished folder inside `work`."""
+    """Run all stages between source and publication; returns the finished folder inside `work`."""
     with stage("convert") as note:
         plain = work / "plain.onnx"
         convert.convert(source, plain)
@@ -78,7 +78,7 @@ def _build(
         note(plain)
 
     def load(graph: Path, recipe: quantize.Recipe, precision: str) -> tuple[QuestionAnswerer, ...]:
-        """An artifact folder around one graph, loaded in every way the service may run it."""
+        """A candidate: an artifact folder for a graph, loaded in every way the service can run it."""
         folder = work / recipe.name
         folder.mkdir(exist_ok=True)
         pack.pack(graph, folder)
@@ -209,7 +209,7 @@ def _smoothed(graph: Path, work: Path, question_first: bool) -> Path:
 def _recipes(options: argparse.Namespace) -> Sequence[quantize.Recipe]:
     known = quantize.INT8 if options.precision == "int8" else quantize.FP32
     if options.recipe is None:
-        # fp32 is asked for as a reference: the graph as converted, nothing rounded otherwise.
+        # fp32 serves as a reference: the graph as converted, without any fusion.
         return known if options.precision == "int8" else known[:1]
     named = [recipe for recipe in known if recipe.name == options.recipe]
     if not named:
@@ -221,7 +221,7 @@ def _recipes(options: argparse.Namespace) -> Sequence[quantize.Recipe]:
 
 
 def _quiet() -> None:
-    """Keep the libraries' remarks about themselves out of the progress lines."""
+    """Silence warnings and progress bars of the libraries."""
     warnings.simplefilter("ignore")
     logging.getLogger().setLevel(logging.ERROR)
     for name in ("optimum", "transformers", "onnxruntime", "torch.onnx"):
@@ -289,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _stop(signum: int, _: object) -> None:
-    """Leave by way of every `finally`, so that no half-made folder stays."""
+    """Exit through an exception, so that temporary folders are removed."""
     print("export: stopped; nothing was written.", file=sys.stderr)
     raise SystemExit(128 + signum)
 

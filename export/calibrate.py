@@ -1,4 +1,4 @@
-"""Owns the null threshold that an artifact ships, from questions kept out of training; knows no stage."""
+"""Owns the calibration of the null threshold on held-out questions; knows no stage."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,9 +11,9 @@ from export.evaluate import Asked
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A threshold on the null log-odds and what it does to the questions that it was chosen on.
+    """A threshold on the null log-odds, and its metrics on the calibration questions.
 
-    `f1` weighs answerable and unanswerable questions equally, whatever their numbers.
+    `f1` gives answerable and unanswerable questions equal weight, independently of their numbers.
     """
 
     null_threshold: float
@@ -24,16 +24,15 @@ class Calibration:
     f1: float  # 0 to 1
 
     def row(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The entry of the manifest."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
 def calibrate(asked: Sequence[Asked], most_refused: float) -> Calibration:
-    """The threshold with the best F1 of those that refuse at most `most_refused` of the answerable.
+    """The threshold with the best F1 among those that reject at most `most_refused` of the answerable.
 
-    The F1 that gives both kinds of question half the weight has a best threshold that refuses every
-    fifth answerable question or more; `most_refused` bounds what a user loses by asking for "none".
-    Raises ExportError where a kind of question is missing.
+    Without this limit, the best threshold for the balanced F1 rejects 20% of the answerable questions or
+    more; `most_refused` limits this loss. Raises ExportError if a kind of question is missing.
     """
     answerable = sum(not one.question.is_impossible for one in asked)
     unanswerable = len(asked) - answerable
@@ -45,7 +44,7 @@ def calibrate(asked: Sequence[Asked], most_refused: float) -> Calibration:
     ordered = sorted(asked, key=lambda one: one.null_odds)
     wrong, right, score = answerable, unanswerable, 0.0
     best: Calibration | None = None
-    # From a threshold under all odds upwards: each step answers the questions of one more value.
+    # Ascending thresholds, from one below all odds: each step answers the questions with one more value.
     for odds, group in groupby(ordered, key=lambda one: one.null_odds):
         for one in group:
             if one.question.is_impossible:
@@ -56,5 +55,5 @@ def calibrate(asked: Sequence[Asked], most_refused: float) -> Calibration:
         f1 = (score / answerable + right / unanswerable) / 2
         if wrong / answerable <= most_refused and (best is None or f1 > best.f1):
             best = Calibration(odds, answerable, unanswerable, wrong / answerable, right / unanswerable, f1)
-    assert best is not None  # the last threshold refuses none  # noqa: S101
+    assert best is not None  # the last threshold rejects no question  # noqa: S101
     return best

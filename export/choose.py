@@ -1,4 +1,4 @@
-"""Owns the choice among candidates: measured speed, behind a gate of accuracy; knows no file format."""
+"""Owns the selection among candidates, by measured speed subject to accuracy; knows no file format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from export.quantize import Recipe
 from export.verify import Comparison, compare, milliseconds
 from service.engine.answering import QuestionAnswerer
 
-# Without a file to evaluate on, int8 logits may differ from fp32 ones by this share of their spread.
-# Trained models that keep 99% of their F1 were seen at 0.03 to 0.06.
+# Without an evaluation file: maximum RMS difference of int8 from fp32 logits, relative to their standard
+# deviation. Trained models that keep 99% of their F1 have 0.03 to 0.06.
 MAX_ERROR = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A finished graph, loaded in every way the service may run it; the first is this machine's."""
+    """A finished graph, loaded in every way the service can run it; the first is this machine's default."""
 
     recipe: Recipe
     folder: Path
@@ -28,7 +28,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one way to run a candidate; `shortfall` says what it lacks, "" for nothing."""
+    """Measurements of one way to run a candidate; `shortfall` says why it fails the gate, "" if it passes."""
 
     graph: str
     milliseconds: float
@@ -37,7 +37,7 @@ class Measured:
     shortfall: str
 
     def row(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The entry of the manifest."""
         row: dict[str, Any] = {
             "milliseconds_per_probe": round(self.milliseconds, 2),
             "logit_error": round(self.comparison.error, 4),
@@ -50,14 +50,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A candidate's measurements; `verdict` says why it was or was not taken."""
+    """Measurements of a candidate; `verdict` says why it was or was not selected."""
 
     candidate: Candidate
     ways: tuple[Measured, ...]
     verdict: str
 
     def row(self) -> dict[str, Any]:
-        """For the manifest: the first way's figures, then the others' by name."""
+        """The entry of the manifest: the figures of the first way, then those of the others by name."""
         row: dict[str, Any] = {
             "recipe": self.candidate.recipe.name,
             "bytes": size(self.candidate.folder),
@@ -69,7 +69,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What an int8 candidate must reach; `file` None judges by logits alone."""
+    """Requirements for an int8 candidate; with `file` None only logits are compared."""
 
     file: Path | None
     limit: int | None
@@ -79,11 +79,10 @@ class Gate:
 def choose(
     reference: QuestionAnswerer, candidates: Sequence[Candidate], gate: Gate
 ) -> tuple[Result, list[Result], Evaluation | None]:
-    """The fastest candidate that passes, every result in order of speed, and fp32's own scores.
+    """The fastest candidate that passes, all results by speed, and the scores of fp32.
 
-    It must pass in every way it may be run, for the artifact goes to other machines too. With a file,
-    candidates are evaluated from the fastest on, and no more than needed. Raises ExportError where
-    none passes.
+    It must pass in every way it can be run, since the artifact is deployed to other machines. With a file,
+    candidates are evaluated from the fastest on, until one passes. Raises ExportError if none does.
     """
     speeds = iter(milliseconds([answerer for candidate in candidates for answerer in candidate.answerers]))
     timed = [(candidate, [next(speeds) for _ in candidate.answerers]) for candidate in candidates]
@@ -128,14 +127,14 @@ def _measure(
     elif judge and scores is not None and gate.file is not None:
         label = f"evaluate {recipe.name} by {answerer.graph.name}"
         evaluation = evaluate(answerer, gate.file, gate.limit, label)
-        ratio = evaluation.f1 / scores.f1 if scores.f1 else 1.0  # nothing to lose
+        ratio = evaluation.f1 / scores.f1 if scores.f1 else 1.0  # no score to lose
         if ratio < gate.min_f1_ratio:
             shortfall = f"F1 only {ratio:.4f} of fp32's"
     return Measured(answerer.graph.name, speed, comparison, evaluation, shortfall)
 
 
 def table(results: Sequence[Result]) -> str:
-    """The summary for a terminal, fastest first; a line for each way to run a candidate."""
+    """The summary for a terminal, fastest first, with a line per way to run a candidate."""
     lines = [
         f"{'candidate':<26}{'by':<12}{'MB':>8}{'ms':>8}{'error':>8}{'agree':>8}{'EM':>8}{'F1':>8}  verdict"
     ]

@@ -1,4 +1,4 @@
-"""Owns the way from a Hugging Face folder to a plain fp32 graph; knows no fusion, no int8."""
+"""Owns the conversion of a Hugging Face folder to a plain fp32 graph; knows no fusion and no int8."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from export.source import Source
 
 
 def supported() -> list[str]:
-    """Model types optimum can export for question answering."""
+    """Model types that optimum can export for question answering."""
     types = TasksManager._SUPPORTED_MODEL_TYPE
     return sorted(
         name for name, exporters in types.items() if "question-answering" in exporters.get("onnx", {})
@@ -23,7 +23,7 @@ def supported() -> list[str]:
 def convert(source: Source, output: Path) -> None:
     """Write the fp32 graph.
 
-    Raises ExportError for an architecture without an exporter and for weights that do not fit.
+    Raises ExportError for an unsupported architecture and for missing weights.
     """
     if source.architecture not in supported() and not source.trust_remote_code:
         raise ExportError(
@@ -41,14 +41,14 @@ def convert(source: Source, output: Path) -> None:
             trust_remote_code=source.trust_remote_code,
             local_files_only=True,
         )
-    except Exception as error:  # each architecture fails in its own ways
+    except Exception as error:  # exceptions differ by architecture
         raise ExportError(f"{source.id} cannot be converted to ONNX: {reason(error)}.") from error
     storage.save(storage.load(folder / "model.onnx"), output)
-    shutil.rmtree(folder)  # optimum names the weights' file otherwise, and adds files of its own
+    shutil.rmtree(folder)  # optimum uses another name for the weights file, and writes further files
 
 
 def _check_weights(source: Source) -> None:
-    """Raises ExportError where weights are missing, which transformers would fill with noise."""
+    """Raises ExportError if weights are missing, which transformers would initialize at random."""
     try:
         _, found = AutoModelForQuestionAnswering.from_pretrained(
             source.folder,
@@ -56,7 +56,7 @@ def _check_weights(source: Source) -> None:
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # files of any kind, read by several libraries
+    except Exception as error:  # several libraries read the files
         raise ExportError(f"The weights of {source.id} cannot be read: {reason(error)}.") from error
     if missing := sorted(found["missing_keys"]):
         raise ExportError(
@@ -66,11 +66,11 @@ def _check_weights(source: Source) -> None:
 
 
 def opset(file: Path) -> int:
-    """The graph's version of the standard operators."""
+    """The opset version of the graph."""
     model = storage.load(file, weights=False)
     return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
 
 
 def inputs(file: Path) -> tuple[str, ...]:
-    """Names the graph takes."""
+    """Names of the graph inputs."""
     return tuple(value.name for value in storage.load(file, weights=False).graph.input)

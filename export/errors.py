@@ -1,13 +1,13 @@
-"""Owns the one failure of the export side that a user can put right; knows no stage."""
+"""Owns the user error of the export; knows no stage."""
 
 
 class ExportError(Exception):
-    """The export cannot go on; the message is one sentence: what, why, what to do."""
+    """The export failed; the message is one sentence: what, why, what to do."""
 
 
 def reason(error: Exception) -> str:
-    """The line of a library's failure that tells most, to end a sentence with, without a full stop."""
+    """The most specific line of a library's error, without a full stop, to end a sentence with."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Behind "Error(s) in loading state_dict" torch lists them.
+    # torch lists the details after "Error(s) in loading state_dict".
     told = next((line for line in lines if line.startswith("size mismatch")), lines[0] if lines else "")
     return (told or type(error).__name__).rstrip(".:")

@@ -1,4 +1,4 @@
-"""Owns EM and F1 on a SQuAD file, through the engine that ships; knows no export stage."""
+"""Owns EM and F1 on a SQuAD file, with the engine of the service; knows no export stage."""
 
 import math
 import random
@@ -13,7 +13,7 @@ from export import squad
 from service.engine.answering import QuestionAnswerer
 from service.engine.parameters import Parameters
 
-# So far below any odds that null always comes first, where its score can be read.
+# Below any log-odds, so that "no answer" always ranks first, where its score can be read.
 _ALWAYS_NULL = -60.0
 _LEAST_SCORE = 1e-38
 
@@ -28,34 +28,34 @@ class Evaluation:
     null_threshold: float | None
 
     def scores(self) -> dict[str, float]:
-        """For people and the manifest."""
+        """The scores for the terminal and the manifest."""
         found = {"exact_match": round(self.exact_match, 2), "f1": round(self.f1, 2)}
         return found if self.null_threshold is None else found | {"null_threshold": self.null_threshold}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question and what the engine found, whether or not it should have answered."""
+    """A question and the engine's answer, whether or not it is answerable."""
 
     question: squad.Question
-    answer: str  # the best one that is not "none"
+    answer: str  # the best span
     score: float  # its probability, 0 to 1
-    null_odds: float  # log-odds of "none" against it
+    null_odds: float  # log-odds of "no answer" against it
 
     def f1(self, threshold: float | None) -> float:
-        """0 to 1, with "none" where the odds exceed `threshold`; None always answers."""
+        """F1, 0 to 1, with "no answer" if the odds exceed `threshold`; None: always answer."""
         return squad.f1(self.given(threshold), self.question.golds)
 
     def given(self, threshold: float | None) -> str:
-        """The answer under this threshold; empty for "none"."""
+        """The answer with this threshold; empty for "no answer"."""
         return "" if threshold is not None and self.null_odds > threshold else self.answer
 
 
 def evaluate(answerer: QuestionAnswerer, file: Path, limit: int | None, label: str) -> Evaluation:
-    """Ask every question of `file`, or a seeded sample of `limit`.
+    """Evaluate on all questions of `file`, or a seeded sample of `limit`.
 
-    For SQuAD 2.0 files the null threshold is the one with the best F1 on them, as the official
-    script reports it. Raises squad.DataError for an unusable file.
+    For SQuAD 2.0 files the null threshold is the one with the best F1 on them, as in the official script.
+    Raises squad.DataError for an unusable file.
     """
     asked = list(ask(answerer, usable(file, limit), label))
     threshold = None
@@ -74,7 +74,7 @@ def evaluate(answerer: QuestionAnswerer, file: Path, limit: int | None, label: s
 
 
 def usable(file: Path, limit: int | None) -> list[squad.Question]:
-    """The questions with a known outcome, or a seeded sample of `limit`; DataError where none is."""
+    """The questions with known answers, or a seeded sample of `limit`; DataError if there are none."""
     questions = [q for q in squad.read_squad(file).questions if q.golds or q.is_impossible]
     if not questions:
         raise squad.DataError(f"{file} has no usable question.")
@@ -84,7 +84,7 @@ def usable(file: Path, limit: int | None) -> list[squad.Question]:
 
 
 def ask(answerer: QuestionAnswerer, questions: Sequence[squad.Question], label: str) -> Iterator[Asked]:
-    """Answer with the service's defaults; the null score is read where null comes first."""
+    """Answer with the service's defaults; the null score is read from the first-ranked answer."""
     for question in tqdm(questions, desc=label, unit="question", mininterval=2, leave=False):
         prepared = answerer.prepare(question.question, question.context, Parameters())
         logits = answerer.infer(prepared.windows)

@@ -1,8 +1,8 @@
-"""Owns the second graph of an int8 artifact: its encoder as one node of our operator; packs no weights.
+"""Owns the second graph of an int8 artifact, its encoder as one custom operator node; packs no weights.
 
-The operator (service/engine/native/operator.c, where its inputs and attributes are listed) computes what a
-fused int8 BERT graph says. This module walks such a graph from inputs to logits, and writes the node over
-the same initializers in the same file of weights.
+The operator (service/engine/native/operator.c lists its inputs and attributes) is equivalent to a fused int8
+BERT graph. This module matches such a graph from inputs to logits, and writes the node over the same
+initializers in the same weights file.
 """
 
 from collections import defaultdict
@@ -18,14 +18,14 @@ from onnx import helper, numpy_helper
 from service.engine.artifact import KERNEL_FILE, MODEL_FILE
 
 DOMAIN, OPERATOR = "qa_onnx", "Int8Encoder"
-# As in native/model.h: columns come in panels, and sums in 32 bits hold so many tokens and layers.
+# Limits of native/model.h: columns per panel, and maximum tokens and layers (32-bit accumulators).
 _PANEL, _MOST_TOKENS, _MOST_LAYERS, _WIDEST_HEAD = 64, 512, 63, 64
 _ACTIVATIONS = {"Gelu": 0, "Relu": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
-    """Names of a quantized product's tensors; `smooth` is "" where its input is not scaled before."""
+    """Tensor names of a quantized product; `smooth` is "" if its input is not smoothed."""
 
     weights: str
     scale: str
@@ -34,13 +34,13 @@ class _Linear:
 
 
 class _UnsupportedError(Exception):
-    """The graph is not one that the operator computes."""
+    """The operator does not support this graph."""
 
 
 def write_kernel_graph(folder: Path, max_length: int) -> bool:
-    """Write the second graph into a packed artifact folder; False, and no file, where that cannot be.
+    """Write the second graph into a packed artifact folder; False, without a file, if it is not supported.
 
-    `max_length` is the most tokens that a window of the artifact may have.
+    `max_length`: maximum tokens of a window.
     """
     file = folder / KERNEL_FILE
     file.unlink(missing_ok=True)
@@ -54,7 +54,7 @@ def write_kernel_graph(folder: Path, max_length: int) -> bool:
 
 
 class _Graph:
-    """A graph walked from its inputs to its outputs; collects the node's inputs in the operator's order."""
+    """Matches a graph from inputs to outputs; collects the node's inputs in the operator's order."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -70,7 +70,7 @@ class _Graph:
         self._taken: dict[str, onnx.TensorProto] = {}  # initializers of the new graph
 
     def fused(self, max_length: int) -> onnx.ModelProto:
-        """The model with one node; raises _UnsupportedError at the first step that is another."""
+        """The model with one node; raises _UnsupportedError at the first mismatch."""
         norms = [node for node in self._model.graph.node if node.op_type == "LayerNormalization"]
         _need(len(norms) > 0)
         hidden, tables = self._embeddings(norms[0].input[0], max_length)
@@ -114,7 +114,7 @@ class _Graph:
     def _layer(
         self, states: str, quantized: tuple[str, str, onnx.NodeProto], hidden: int
     ) -> tuple[tuple[int, int, int], list[int], str]:
-        """One layer: (heads, inner, activation), which of its products are smoothed, its output's name."""
+        """Match a layer: (heads, inner, activation), which products are smoothed, the name of the output."""
         _, smooth, attention = quantized
         _need(
             not any(attention.input[5:6])
@@ -143,7 +143,7 @@ class _Graph:
         return (heads, inner, _ACTIVATIONS[activation.op_type]), smoothed, result
 
     def _embeddings(self, name: str, max_length: int) -> tuple[int, dict[str, Any]]:
-        """Take ids and the embedding tables that are added up; the hidden size and the tables' attributes."""
+        """Match ids and the sum of embedding tables; returns the hidden size and the tables' attributes."""
         found: dict[str, tuple[str, float, float]] = {}
         names = [name]
         while names:
@@ -175,7 +175,7 @@ class _Graph:
         }
 
     def _need_counting(self, name: str) -> None:
-        """Positions are 0, 1, 2 and so on: the front of a constant that counts."""
+        """Require that positions are 0, 1, 2, ...: the beginning of such a constant."""
         node = self._maker(name)
         _need(node.op_type == "Slice")
         table = self._values(node.input[0])
@@ -183,14 +183,14 @@ class _Graph:
         _need(self._values(node.input[1]).tolist() == [0])
 
     def _residual(self, added: str, states: str) -> tuple[onnx.NodeProto, str]:
-        """The norm of a sum of both, and the name of its output."""
+        """Match the LayerNorm of the sum of both; returns it and the name of its output."""
         addition = self._next(added, "Add")
         _need(set(addition.input) == {added, states})
         norm = self._next(addition.output[0], "LayerNormalization")
         return norm, norm.output[0]
 
     def _quantized(self, name: str) -> tuple[str, str, onnx.NodeProto]:
-        """How `name` is quantized for a product: its bytes, the smoothing factors or "", the product."""
+        """Match the quantization of `name`: quantized tensor, smoothing factors or "", product."""
         for node in self._users[name]:
             if node.op_type == "DynamicQuantizeLinear":
                 return node.output[0], "", self._next(node.output[0])
@@ -200,7 +200,7 @@ class _Graph:
         raise _UnsupportedError
 
     def _product(self, name: str) -> tuple[_Linear, str]:
-        """The product of `name`, and the name of its result."""
+        """Match the product of `name`; returns it and the name of its result."""
         _, smooth, product = self._quantized(name)
         _need(product.op_type == "MatMulInteger" and not self._values(product.input[3]).any())
         scaled = self._next(self._next(product.output[0], "Cast").output[0], "Mul")
@@ -212,7 +212,7 @@ class _Graph:
         return _Linear(product.input[1], scales[0].input[1], biases[0], smooth), addition.output[0]
 
     def _linear(self, linear: _Linear, shape: tuple[int, int]) -> int:
-        """Take a product's tensors; 1 where it is smoothed, else 0."""
+        """Add the tensors of a product; returns 1 if it is smoothed, else 0."""
         self._take(linear.weights, onnx.TensorProto.INT8, shape)
         self._take(linear.scale, onnx.TensorProto.FLOAT, shape[1:])
         self._take(linear.bias, onnx.TensorProto.FLOAT, shape[1:])
@@ -221,14 +221,14 @@ class _Graph:
         return int(bool(linear.smooth))
 
     def _head(self, states: str, hidden: int) -> tuple[list[str], list[str]]:
-        """The inputs of the product to the logits, and the names of both logits."""
+        """Match the output layer; adds its tensors and returns the names of both logits."""
         head, output = self._product(states)
         _need(not head.smooth)
         sides = [self._next(name, "Squeeze").output[0] for name in self._next(output, "Split").output]
         _need(sides == ["start_logits", "end_logits"])
         at = len(self._inputs)
         self._take(head.weights, onnx.TensorProto.INT8, (hidden, 2))
-        for name in (head.scale, head.bias):  # few values, often one scale for both
+        for name in (head.scale, head.bias):  # few values; often one scale for both columns
             self._add(f"{name}_head", np.broadcast_to(self._values(name).ravel(), (2,)))
         taken = self._inputs[at:]
         del self._inputs[at:]
@@ -239,7 +239,7 @@ class _Graph:
             self._take(name, onnx.TensorProto.FLOAT, (hidden,))
 
     def _take(self, name: str, kind: int, shape: tuple[int, ...]) -> None:
-        """An initializer of this type and shape (-1 fits all) is the node's next input."""
+        """Add an initializer of this type and shape (-1: any) as the node's next input."""
         tensor = self._tensors.get(name)
         _need(tensor is not None and tensor.data_type == kind and len(tensor.dims) == len(shape))
         assert tensor is not None  # noqa: S101 - for the type checker
@@ -248,12 +248,12 @@ class _Graph:
         self._inputs.append(name)
 
     def _add(self, name: str, values: npt.NDArray[Any]) -> None:
-        """A small initializer, kept in the graph's own file, is the node's next input."""
+        """Add a small initializer, stored in the graph file, as the node's next input."""
         self._taken[name] = numpy_helper.from_array(np.ascontiguousarray(values, dtype=np.float32), name)
         self._inputs.append(name)
 
     def _values(self, name: str) -> Any:
-        """A constant's values."""
+        """The values of a constant."""
         if name in self._tensors:
             return numpy_helper.to_array(self._tensors[name], base_dir=str(self._folder))
         node = self._maker(name)
@@ -267,7 +267,7 @@ class _Graph:
         return node
 
     def _next(self, name: str, kind: str | None = None) -> onnx.NodeProto:
-        """The one node that takes `name`."""
+        """The only consumer of `name`."""
         users: list[onnx.NodeProto] = self._users[name]
         _need(len(users) == 1 and kind in (None, users[0].op_type))
         return users[0]

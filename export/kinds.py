@@ -1,4 +1,4 @@
-"""Owns the scores of an artifact by kind of question: `python -m export.kinds`; knows no export stage."""
+"""Owns scores by kind of question: `python -m export.kinds`; knows no export stage."""
 
 import argparse
 import re
@@ -21,13 +21,13 @@ _LENGTHS = (100, 150, 200, 300)  # words of a context
 
 
 def first_word(question: str) -> str:
-    """The first question word, wherever it stands ("In what year ...": what); else "other"."""
+    """The first question word, at any position ("In what year ...": what); else "other"."""
     found = re.search(rf"\b({'|'.join(_WORDS)})\b", question.casefold())
     return found[1] if found else "other"
 
 
 def answer_kind(answer: str) -> str:
-    """A rough kind by form alone: date, number, name, clause (over 5 words) or phrase."""
+    """Approximate kind by form: date, number, name, clause (over 5 words) or phrase."""
     if _DATE.search(answer):
         return "date"
     if re.search(r"\d", answer):
@@ -40,7 +40,7 @@ def answer_kind(answer: str) -> str:
 
 
 def context_length(context: str) -> str:
-    """The bucket of its number of words."""
+    """The length bucket by words."""
     words = len(context.split())
     for low, high in zip((0, *_LENGTHS), _LENGTHS, strict=False):
         if words <= high:
@@ -49,9 +49,9 @@ def context_length(context: str) -> str:
 
 
 def tables(asked: Sequence[Asked], threshold: float | None) -> Iterator[str]:
-    """Markdown lines: EM and F1 by kind of the answerable questions, then what "none" does.
+    """Markdown lines: EM and F1 of answerable questions by kind, then the figures for "no answer".
 
-    The kinds are of what annotators answered; without a threshold every question is answered.
+    Kinds are those of the annotated answers; without a threshold every question is answered.
     """
     answerable = [one for one in asked if one.question.golds]
     impossible = [one for one in asked if one.question.is_impossible]
@@ -111,7 +111,7 @@ def _percent(values: Iterable[float]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 printed, 2 unusable input."""
+    """Print; exit status 2 for unusable input."""
     parser = argparse.ArgumentParser(
         prog="python -m export.kinds",
         description="EM and F1 of an artifact by question word, kind of answer and length of context, "

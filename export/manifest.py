@@ -1,4 +1,4 @@
-"""Owns manifest.json, format 2, and the folder it completes; knows not how its contents were made."""
+"""Owns manifest.json, format 2, and the publication of the folder; knows no stage."""
 
 import hashlib
 import importlib.metadata
@@ -38,7 +38,7 @@ def write(
     null_threshold: float | None,
     quality: Mapping[str, Any],
 ) -> None:
-    """Describe the model and tokenizer in `folder`, which is an artifact from then on."""
+    """Write the manifest of the model and tokenizer in `folder`, which completes the artifact."""
     manifest = {
         "format": FORMAT,
         "source": {"id": source.id, "commit": source.commit},
@@ -68,7 +68,7 @@ def write(
 
 
 def check_output(output: Path) -> None:
-    """Raises ExportError where `output` holds anything but an artifact, which may be replaced."""
+    """Raises ExportError if `output` exists and is not an artifact (artifacts are replaced)."""
     if not output.exists():
         return
     if not output.is_dir() or (any(output.iterdir()) and not (output / MANIFEST_FILE).is_file()):
@@ -78,7 +78,7 @@ def check_output(output: Path) -> None:
 
 
 def publish(folder: Path, output: Path) -> None:
-    """Move the finished `folder`, which lies beside it, to `output`, replacing an older artifact."""
+    """Rename the finished `folder`, on the same file system, to `output`; replaces an older artifact."""
     if not output.exists():
         folder.replace(output)
         return

@@ -1,4 +1,4 @@
-"""Owns the shape of the graph: attention as one operator, nothing that is not needed; knows no int8."""
+"""Owns graph optimization: fused attention, dead code elimination; knows no int8."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,24 +12,24 @@ from onnxruntime.transformers.optimizer import optimize_model
 
 from export import storage
 
-# Architectures whose attention the BERT patterns recognise. For the others ONNX Runtime's own
-# rewriting at load time is all there is.
+# Architectures whose attention matches the BERT patterns. The others only get ONNX Runtime's
+# optimizations at load time.
 _BERT_LIKE = {"bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "albert"}
 
-_MASK = 3  # the input for it of ONNX Runtime's Attention
-_STANDARD_ATTENTION = 23  # the first opset of ONNX with an Attention
+_MASK = 3  # index of the mask input of ONNX Runtime's Attention
+_STANDARD_ATTENTION = 23  # first opset with the standard's Attention
 
 
 def fusible(architecture: str) -> bool:
-    """Whether there are patterns for this model type at all."""
+    """Whether there are fusion patterns for this model type."""
     return architecture in _BERT_LIKE
 
 
 def fuse(plain: Path, config: dict[str, Any], output: Path) -> bool:
-    """Write the fused graph; False, and no file, where not one attention was recognised."""
+    """Write the fused graph; False, without a file, if no attention matched."""
     options = FusionOptions("bert")
-    # Attention alone is worth a kernel of its own. These kernels are slower than the operators they
-    # replace: SkipLayerNormalization took 7 times its addition and LayerNormalization (1.32).
+    # Only fused attention is faster. Other fused kernels are slower than the operators they replace:
+    # SkipLayerNormalization took 7 times as long as Add and LayerNormalization (ONNX Runtime 1.32).
     options.enable_skip_layer_norm = False
     options.enable_bias_skip_layer_norm = False
     options.enable_embed_layer_norm = False
@@ -40,7 +40,7 @@ def fuse(plain: Path, config: dict[str, Any], output: Path) -> bool:
         num_heads=config.get("num_attention_heads") or config.get("n_heads") or 0,
         hidden_size=config.get("hidden_size") or config.get("dim") or 0,
         optimization_options=options,
-        opt_level=0,  # the graph itself; what ONNX Runtime does at load it will do anyway
+        opt_level=0,  # no further optimizations here: ONNX Runtime applies its own at load time
     )
     found = model.get_fused_operator_statistics()
     if not any(found.get(kind) for kind in ("Attention", "MultiHeadAttention")):
@@ -50,10 +50,10 @@ def fuse(plain: Path, config: dict[str, Any], output: Path) -> bool:
 
 
 def drop_mask(fused: Path) -> None:
-    """Take the attention mask out of a fused graph that will only ever run one window at a time.
+    """Remove the attention mask from a fused graph that will always run with batch size 1.
 
-    Nothing is padded then, so the mask is all ones and changes nothing; turned into a bias for every
-    head of every layer it took 4 to 6% of a 6-layer int8 model's time.
+    Without padding the mask is all ones and has no effect; converting it into a bias for every head of every
+    layer took 4 to 6% of the time of a 6-layer int8 model.
     """
     model = storage.load(fused)
     for node in model.graph.node:
@@ -64,10 +64,10 @@ def drop_mask(fused: Path) -> None:
 
 
 def split(fused: Path, output: Path) -> bool:
-    """Write a fused graph without a mask with ONNX's own Attention, on products of its own.
+    """Write a fused graph without a mask with the ONNX standard's Attention and separate projections.
 
-    ONNX Runtime's operator makes query, key and value itself, each head in a product of its own:
-    2% more of a 6-layer int8 model's time. False, and no file, where an attention is more than that.
+    ONNX Runtime's operator computes the Q, K and V projections itself, per head: 2% more time for a 6-layer
+    int8 model. False, without a file, if an attention is not of this form.
     """
     model = storage.load(fused)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -85,7 +85,7 @@ def split(fused: Path, output: Path) -> bool:
 
 
 def _is_plain(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether this is softmax(QK/sqrt(d))V of one input, its weights known, and nothing else."""
+    """Whether this is softmax(QK/sqrt(d))V of a single input with constant weights, and nothing else."""
     attributes = {attribute.name: attribute for attribute in node.attribute}
     return (
         set(attributes) <= {"num_heads", "unidirectional", "mask_filter_value"}
@@ -97,7 +97,7 @@ def _is_plain(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> 
 
 
 def _replace(model: onnx.ModelProto, node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> None:
-    """Put query, key and value as three products, and the standard's Attention, in the place of `node`."""
+    """Replace `node` with three projections and the standard's Attention."""
     heads = next(attribute.i for attribute in node.attribute if attribute.name == "num_heads")
     weights = np.split(numpy_helper.to_array(tensors[node.input[1]]), 3, axis=1)  # (hidden, hidden) each
     biases = np.split(numpy_helper.to_array(tensors[node.input[2]]), 3)
@@ -123,7 +123,7 @@ def _replace(model: onnx.ModelProto, node: onnx.NodeProto, tensors: Mapping[str,
 
 
 def drop_idle(model: onnx.ModelProto) -> None:
-    """Remove what nothing uses: nodes, then weights, and a mask that none is left to read."""
+    """Dead code elimination: unused nodes, then unused weights, and an unused mask input."""
     outputs = {value.name for value in model.graph.output}
     while True:
         used = outputs.union(*(node.input for node in model.graph.node))

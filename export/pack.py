@@ -1,4 +1,4 @@
-"""Owns the place of a finished graph in its artifact's folder; knows not how it was made."""
+"""Owns the files of a finished graph in its artifact folder; knows no stage."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from service.engine.artifact import MODEL_FILE, WEIGHTS_FILE
 def pack(finished: Path, folder: Path) -> None:
     """Move the graph `finished` into `folder`.
 
-    ONNX Runtime maps its weights into memory: the embeddings, half of a small model, are read where
-    they are used, and shared by all sessions and processes instead of copied into each.
+    ONNX Runtime memory-maps the weights file: embeddings (half of a small model) are paged in on demand and
+    shared by all sessions and processes.
     """
     storage.save(storage.load(finished), folder / MODEL_FILE)
     storage.remove(finished)
     for name in (MODEL_FILE, WEIGHTS_FILE):
-        (folder / name).chmod(0o644)  # a service of another user reads it
+        (folder / name).chmod(0o644)  # readable by the user of the service
 
 
 def size(folder: Path) -> int:
-    """Bytes of the model, weights included."""
+    """Size of the model in bytes, weights included."""
     return storage.size(folder / MODEL_FILE)

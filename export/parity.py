@@ -1,9 +1,8 @@
 """Owns the comparison of the engine with the transformers pipeline; knows no export stage.
 
-`python -m export.parity --model HF_FOLDER --artifact FP32_ARTIFACT --squad FILE` asks both the
-same questions and lists every difference in answer, place or score. For that the engine places
-answers by upstream's rules; where its own rules (docs/differences.md) give
-another answer, that is listed, too, and is no difference.
+`python -m export.parity --model HF_FOLDER --artifact FP32_ARTIFACT --squad FILE` runs the same questions on
+both and lists every difference in answer, offsets or score. The engine uses upstream's alignment rules for
+this; deviations due to its own rules (docs/differences.md) are listed separately and do not count.
 """
 
 import argparse
@@ -31,7 +30,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One question answered otherwise; answers are lists when top_k asked for several."""
+    """A question with different answers; answers are lists if top_k is above 1."""
 
     question: str
     windows: int
@@ -41,10 +40,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What a comparison found; `questions` and `several_windows` are counts.
+    """Result of a comparison; `questions` and `several_windows` are counts.
 
-    `differences` are those of the engine by upstream's rules, `intended` those that its own rules
-    for where an answer begins and ends make.
+    `differences` are those with upstream's alignment rules, `intended` those due to the engine's own rules.
     """
 
     questions: int
@@ -67,10 +65,10 @@ def compare(
     items: Iterable[tuple[str, str]],
     parameters: Parameters | None = None,
 ) -> Parity:
-    """Ask both every (question, context) pair.
+    """Compare the answers to every (question, context) pair.
 
-    Where several windows are needed, the engine is asked for upstream's per-window scores: its
-    own default makes the windows comparable, which upstream did not.
+    For several windows the engine uses upstream's per-window scores; its own default normalizes over all
+    windows.
     """
     tokenizer = Tokenizer.from_str(reference.tokenizer.backend_tokenizer.to_str())
     tokenizer.no_truncation()
@@ -85,7 +83,7 @@ def compare(
             prepared = replace(prepared, parameters=replace(parameters, scoring="per_window"))
         logits = answerer.infer(prepared.windows)
         served = answerer.decode(prepared, logits)
-        # Ours may be repaired: see tokenization.
+        # Ours may be corrected: see tokenization.
         offsets = tokenizer.encode(context, add_special_tokens=False).offsets
         tokens = replace(prepared.tokens, offsets=np.array(offsets, dtype=np.int64).reshape(-1, 2))
         ours = answerer.decode(replace(prepared, tokens=tokens), logits, upstream_place)
@@ -103,7 +101,7 @@ def compare(
 
 
 def upstream_place(prepared: Prepared, window: Window, span: TokenSpan) -> tuple[int, int]:
-    """Where the pipeline finds a span of tokens: words are whole, if asked for, within the window."""
+    """The pipeline's offsets of a token span, aligned to words of the window if requested."""
     first, last = window.first + span.first, window.first + span.last
     words, offsets = prepared.tokens.words, prepared.tokens.offsets
     if prepared.parameters.align_to_words and NO_WORD not in (words[first], words[last]):
@@ -114,7 +112,7 @@ def upstream_place(prepared: Prepared, window: Window, span: TokenSpan) -> tuple
 
 
 def ask(reference: Any, question: str, context: str, parameters: Parameters) -> Iterator[Answer]:
-    """The pipeline's answers as the engine gives them, best first."""
+    """The pipeline's answers in the engine's format, best first."""
     found = reference(
         question=question,
         context=context,
@@ -142,7 +140,7 @@ def squad_pairs(file: Path, limit: int | None = None, seed: int = 0) -> list[tup
 
 
 def main() -> int:
-    """Compare and list; exit status 1 where anything differs."""
+    """Compare and list; exit status 1 if there are differences."""
     parser = argparse.ArgumentParser(prog="python -m export.parity", description=__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder or hub id")
     parser.add_argument("--artifact", required=True, type=Path, help="its fp32 artifact")

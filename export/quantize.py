@@ -1,4 +1,4 @@
-"""Owns the named int8 recipes and their application to a graph; knows no accuracy and no speed."""
+"""Owns the int8 recipes and their application to a graph; knows no accuracy and no speed."""
 
 import logging
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from onnxruntime.quantization.registry import IntegerOpsRegistry
 
 from export import storage
 
-# u8 x s8 sums of two products saturate 16 bits on x86 CPUs without VNNI, unless weights keep to 7
-# bits. arm64 and VNNI sum in 32 bits and take all 8.
+# Without VNNI, x86 CPUs accumulate pairs of u8 x s8 products in 16 bits, which saturate unless weights use
+# only 7 bits. arm64 and VNNI accumulate in 32 bits and allow 8.
 _REDUCED_RANGE = {"portable": True, "avx2": True, "avx512_vnni": False, "arm64": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One way to make model.onnx.
+    """A way to produce model.onnx.
 
-    `graph` is what it starts from: "plain" as converted, "fused" with ONNX Runtime's attention or
-    "split" with ONNX's. `per_channel` gives every output of a weight its own scale; `smooth` evens
-    out the channels of the activations before.
+    `graph` is the input: "plain" as converted, "fused" with ONNX Runtime's attention, or "split" with the
+    standard's. `per_channel` quantizes weights with a scale per output channel; `smooth` applies SmoothQuant
+    to the activations first.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Recipe:
 
 
 FP32 = (Recipe("plain-fp32", "plain"), Recipe("fused-fp32", "fused"))
-# Further candidates are further rows.
+# Add candidates here.
 INT8 = (
     Recipe("plain-int8-per-tensor", "plain"),
     Recipe("plain-int8-per-channel", "plain", per_channel=True),
@@ -46,8 +46,8 @@ INT8 = (
 
 def quantize(source: Path, recipe: Recipe, target: str, output: Path) -> None:
     """Write the graph `source` with int8 weights and dynamically quantized activations (ONNX Runtime)."""
-    logging.getLogger().setLevel(logging.ERROR)  # it warns through the root logger
-    # ONNX Runtime's Attention holds weights; the standard's, of the same name, only looks like it.
+    logging.getLogger().setLevel(logging.ERROR)  # the library warns through the root logger
+    # ONNX Runtime's Attention has weights; the standard's, with the same name, has none.
     kinds = [kind for kind in IntegerOpsRegistry if recipe.graph != "split" or kind != "Attention"]
     quantize_dynamic(
         str(source),
@@ -57,13 +57,13 @@ def quantize(source: Path, recipe: Recipe, target: str, output: Path) -> None:
         reduce_range=_REDUCED_RANGE[target],
         use_external_data_format=True,
         weight_type=QuantType.QInt8,
-        # Fused graphs hold tensors whose type cannot be inferred; they are all float.
+        # Fused graphs have tensors whose type cannot be inferred; all are float.
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
 
 
 def strip(file: Path) -> None:
-    """Remove what says where and when a graph was made, so that equal work gives equal bytes."""
+    """Remove metadata about the origin of a graph, for reproducible output."""
     model = storage.load(file, weights=False)
     model.doc_string = ""
     del model.metadata_props[:]

@@ -1,4 +1,4 @@
-"""Owns the way back from an int8 artifact to a Hugging Face folder; knows no training."""
+"""Owns the conversion of an int8 artifact back to a Hugging Face folder; knows no training."""
 
 import argparse
 import sys
@@ -22,7 +22,7 @@ _ACTIVATIONS = {"Gelu": "gelu", "Relu": "relu"}
 
 
 def restore(folder: Path, output: Path) -> None:
-    """Write float weights that compute what the artifact's rounded ones do, for `export.finetune --base`.
+    """Write dequantized float weights, for `export.finetune --base`.
 
     Fused int8 BERT graphs only. Raises ExportError for anything else or an `output` that exists,
     QAError for a broken artifact.
@@ -56,7 +56,7 @@ def restore(folder: Path, output: Path) -> None:
 
 
 class _Graph:
-    """The graph's weights; biases and LayerNorms kept the names that torch gave them."""
+    """The weights of the graph; biases and LayerNorms have their torch names."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -69,7 +69,7 @@ class _Graph:
         self.epsilon = _attribute(norms[0], "epsilon") if norms else 1e-12
 
     def state(self) -> dict[str, Floats]:
-        """Every weight, as transformers names and shapes it."""
+        """All weights, with the names and shapes of transformers."""
         state = {
             name: value.astype(np.float32)
             for name, value in self._values.items()
@@ -90,7 +90,7 @@ class _Graph:
         return state
 
     def _matrix(self, node: onnx.NodeProto) -> Floats:
-        """(inputs, outputs); what smoothing took from the weights is put back."""
+        """(inputs, outputs) float weights, with smoothing undone."""
         plain = self._plain(node.input[1].removesuffix("_quantized"))
         rounding = self._makers[node.input[0]]
         before = self._makers.get(rounding.input[0])
@@ -101,7 +101,7 @@ class _Graph:
         return plain
 
     def _plain(self, name: str) -> Floats:
-        """(rounded - zero point) x scale, with one scale for all or for each column."""
+        """Dequantize: (q - zero point) x scale, per tensor or per column."""
         rounded, zero = (
             self._values[f"{name}_{part}"].astype(np.float32) for part in ("quantized", "zero_point")
         )
@@ -110,7 +110,7 @@ class _Graph:
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> float:
-    """The value of a number's attribute."""
+    """The value of a numeric attribute."""
     for attribute in node.attribute:
         if attribute.name == name:
             return float(onnx.helper.get_attribute_value(attribute))

@@ -1,4 +1,4 @@
-"""Owns the taming of outliers before quantization; knows no int8 and no accuracy."""
+"""Owns activation smoothing before quantization (SmoothQuant); knows no int8 and no accuracy."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from export import storage
 from service.engine.probes import probes
 
-# A channel this many times larger than the median one takes the int8 range from all others.
+# A channel is an outlier if its maximum exceeds the median one by this factor.
 _OUTLIER = 7.5
-# How much of a channel's size goes from the activations into the weights (SmoothQuant's alpha).
+# Migration strength between activations and weights (SmoothQuant's alpha).
 _SHARE = 0.75
 
 Maxima = npt.NDArray[np.float32]
@@ -26,14 +26,14 @@ Weights = dict[str, npt.NDArray[np.float32]]
 
 
 def smooth(graph: Path, tokenizer: Path, question_first: bool, output: Path) -> int:
-    """Write `graph` with the channels of the products' inputs evened out; returns for how many.
+    """Write `graph` with smoothed inputs of matrix products; returns the number of smoothed products.
 
-    Dynamic quantization gives a whole tensor one scale. Dividing its channels by factors, and
-    multiplying the rows of the weights by the same, leaves the product as it is and evens the
-    channels out (Xiao et al. 2022). Sizes of channels are measured on the probe texts.
+    Dynamic quantization uses one scale per tensor. Dividing its channels by factors, and multiplying the rows
+    of the weights by them, preserves the product and equalizes the channels (Xiao et al. 2022). Channel
+    maxima are measured on the probe texts.
 
-    Behind a ReLU, which lets positive factors through, the division costs nothing: it is part of
-    the weights before. Elsewhere it is a multiplication, and only made for outliers.
+    After a ReLU, which commutes with positive factors, the division is folded into the preceding weights at
+    no cost. Elsewhere it is an additional multiplication, inserted only for outliers.
     """
     model = storage.load(graph, weights=False)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -78,7 +78,7 @@ def smooth(graph: Path, tokenizer: Path, question_first: bool, output: Path) -> 
 
 
 def _factors(largest: Maxima, matrix: Maxima) -> Maxima:
-    """What each channel is divided by, (inner,), one in the geometric mean."""
+    """Divisor of each channel, (inner,), with geometric mean 1."""
     rows = np.maximum(np.abs(matrix).max(axis=1), 1e-5)
     factors = largest**_SHARE / rows ** (1 - _SHARE)
     return np.asarray((factors / np.exp(np.log(factors).mean())).clip(1e-2, 1e2), dtype=np.float32)
@@ -87,7 +87,7 @@ def _factors(largest: Maxima, matrix: Maxima) -> Maxima:
 def _foldable(
     model: onnx.ModelProto, constants: AbstractSet[str], product: onnx.NodeProto
 ) -> list[tuple[onnx.NodeProto, int]]:
-    """Which inputs of which nodes can take a product's division: those of a `MatMul, Add, Relu` before."""
+    """Node inputs into which the division can be folded: those of a preceding MatMul, Add, Relu."""
     makers = {node.output[0]: node for node in model.graph.node}
     users = Counter(name for node in model.graph.node for name in node.input)
     users.update(value.name for value in model.graph.output)
@@ -106,7 +106,7 @@ def _foldable(
 
 
 def _rewrite(model: onnx.ModelProto, weights: Weights, scales: dict[int, onnx.NodeProto]) -> None:
-    """Put new nodes before their products, new weights for old ones, and leave out what nothing reads."""
+    """Insert new nodes before their products, replace weights, and drop unused ones."""
     nodes = [part for node in model.graph.node for part in (scales.get(id(node)), node) if part is not None]
     used = {name for node in nodes for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used - weights.keys()]
@@ -121,7 +121,7 @@ def _rewrite(model: onnx.ModelProto, weights: Weights, scales: dict[int, onnx.No
 
 
 def _measure(graph: Path, names: list[str], tokenizer: Path, question_first: bool) -> dict[str, Maxima]:
-    """Largest absolute value of each channel, (channels,) per tensor."""
+    """Maximum absolute value per channel, (channels,) per tensor."""
     model = storage.load(graph, weights=False)
     known = {value.name for value in model.graph.output}
     model.graph.output.extend(
@@ -129,7 +129,7 @@ def _measure(graph: Path, names: list[str], tokenizer: Path, question_first: boo
         for name in names
         if name not in known
     )
-    watched = graph.with_suffix(".watched.onnx")  # its weights are those of `graph`, beside it
+    watched = graph.with_suffix(".watched.onnx")  # shares the weights file of `graph`
     storage.save_nodes(model, watched)
     session = ort.InferenceSession(str(watched), providers=["CPUExecutionProvider"])
     watched.unlink()

@@ -1,4 +1,4 @@
-"""Owns where a model comes from: a local folder or the hub, checked before any work; knows no ONNX."""
+"""Owns the source of a model, a local folder or the hub, and its validation; knows no ONNX."""
 
 import json
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from export.errors import ExportError
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bpe.codes"]
 _REMOTE_CODE = ["*.py"]
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
-# Positions as transformers 4 takes them where its own fields, rope_theta and rope_scaling, are absent.
+# Position fields of transformers 5, which transformers 4 has as rope_theta and rope_scaling.
 _ROPE_KNOWN: tuple[Any, ...] = (None, {}, {"rope_type": "default", "rope_theta": 10000.0})
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A Hugging Face model folder on this disk; `commit` is None for a folder of the user's."""
+    """A local Hugging Face model folder; `commit` is None if it does not come from the hub."""
 
     id: str
     commit: str | None
@@ -42,10 +42,10 @@ class Source:
 
 
 def resolve(model: str, revision: str | None, trust_remote_code: bool) -> Source:
-    """Find `model`, a folder or a hub id, fetching it where needed.
+    """Find `model`, a folder or a hub id; downloads it if necessary.
 
-    The hub's token, cache and offline mode come from the usual Hugging Face variables. Raises
-    ExportError where it cannot be had, or is not a question-answering model this tool can read.
+    The usual Hugging Face variables set token, cache and offline mode. Raises ExportError if the model is not
+    available, or is not a supported question-answering model.
     """
     local = Path(model)
     if local.is_dir():
@@ -54,7 +54,7 @@ def resolve(model: str, revision: str | None, trust_remote_code: bool) -> Source
         folder, commit, name = local, None, local.resolve().name
     else:
         folder = _fetch(model, revision, trust_remote_code)
-        # The hub's cache keeps each commit in a folder of its name.
+        # The hub's cache has a folder per commit.
         commit, name = folder.name, model
     return Source(name, commit, folder, _config(model, folder, trust_remote_code), trust_remote_code)
 
@@ -86,7 +86,7 @@ def _fetch(model: str, revision: str | None, trust_remote_code: bool) -> Path:
 
 
 def _config(model: str, folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    """config.json, of a model that can be exported as far as it and the names of the files tell."""
+    """Read and validate config.json."""
     config = _read_json(
         folder / "config.json", f"{model} has no config.json, so it is not a Hugging Face model."
     )
@@ -125,7 +125,7 @@ def _config(model: str, folder: Path, trust_remote_code: bool) -> dict[str, Any]
 
 
 def _check_files(model: str, folder: Path) -> None:
-    """Raises ExportError where there are no safetensors weights, or some of their files are missing."""
+    """Raises ExportError if safetensors weights are missing or incomplete."""
     if (folder / _WEIGHTS).is_file():
         return
     index = folder / _INDEX

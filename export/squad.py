@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REPORTED = 5  # bad records kept for the report, per file; the others are only counted
+REPORTED = 5  # invalid records per file that are listed; the others are only counted
 
 
 class DataError(Exception):
-    """A file that is not SQuAD, or holds nothing usable: one sentence that names the file."""
+    """A file is not SQuAD, or has no usable questions: one sentence that names the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Answer:
 class Question:
     """One question about one paragraph.
 
-    `answers` holds the spans whose offset is right; `golds` holds every non-empty answer text,
-    since EM and F1 do not depend on offsets.
+    `answers` has the spans with a correct offset; `golds` has every non-empty answer text, since EM and F1 do
+    not depend on offsets.
     """
 
     id: str
@@ -45,13 +45,13 @@ class Question:
 
     @property
     def trainable(self) -> bool:
-        """Whether the target is known: an aligned answer, or a declared lack of one."""
+        """Whether the target is known: an aligned answer, or marked as unanswerable."""
         return self.is_impossible or bool(self.answers)
 
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """A record that cannot be trained on, wholly or in one of its answers, and why."""
+    """A record that is unusable for training, entirely or in one answer, and the reason."""
 
     id: str
     reason: str
@@ -59,7 +59,7 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True)
 class SquadFile:
-    """A file's questions in its order, and its bad records: all counted, the first ones kept."""
+    """The questions of a file in order, and its invalid records: the number and the first ones."""
 
     path: Path
     questions: tuple[Question, ...]
@@ -74,8 +74,8 @@ class _MalformedError(Exception):
 def read_squad(path: Path) -> SquadFile:
     """Read a SQuAD v1 or v2 file (https://rajpurkar.github.io/SQuAD-explorer/).
 
-    A bad answer is dropped and counted, its question stays with the answers that are left.
-    Raises DataError where the file cannot be read, is not JSON or is not SQuAD.
+    Invalid answers are dropped and counted; their questions keep the other answers. Raises DataError if the
+    file cannot be read, is not JSON or is not SQuAD.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -96,7 +96,7 @@ def read_squad(path: Path) -> SquadFile:
 
 
 def _walk(articles: list[Any]) -> Iterator[tuple[Question | None, list[BadRecord]]]:
-    """Every question, None where it is lost; a level that cannot be entered is one bad record."""
+    """Every question, None if it is invalid; a malformed level is one invalid record."""
     for a, article in enumerate(articles):
         where = f"article {a}"
         try:
@@ -161,7 +161,7 @@ def _text(record: object, name: str) -> str:
     if not value.strip():
         raise _MalformedError(f'"{name}" is empty')
     try:
-        value.encode()  # a lone surrogate, legal in JSON, is no text: no tokenizer takes it
+        value.encode()  # rejects lone surrogates, which JSON allows but tokenizers do not
     except UnicodeEncodeError as error:
         raise _MalformedError(f'"{name}" is no valid Unicode') from error
     return value
@@ -174,17 +174,17 @@ def normalise(text: str) -> str:
 
 
 def _usable(golds: Sequence[str]) -> Sequence[str]:
-    """As in evaluate-v2.0.py: golds that normalise to nothing do not count; none left is "no answer"."""
+    """As in evaluate-v2.0.py, golds that are empty after normalisation are ignored."""
     return [gold for gold in golds if normalise(gold)] or [""]
 
 
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
-    """1.0 where the prediction equals a gold after normalisation; no golds means "no answer"."""
+    """1.0 if the prediction equals a gold after normalisation, else 0.0; no golds: "no answer" is correct."""
     return float(any(normalise(prediction) == normalise(gold) for gold in _usable(golds)))
 
 
 def f1(prediction: str, golds: Sequence[str]) -> float:
-    """The best token F1 over the golds, 0 to 1; no golds means "no answer", matched by "" alone."""
+    """Maximum token F1 over the golds, 0 to 1; without golds only "" is correct."""
     return max(_f1(normalise(prediction).split(), normalise(gold).split()) for gold in _usable(golds))
 
 
@@ -202,11 +202,11 @@ def best_null_threshold(
 ) -> tuple[float, float]:
     """The threshold on the null odds that gives the best mean F1, and that F1, 0 to 1.
 
-    A question is answered where its odds are at most the threshold. This is find_best_thresh of
-    evaluate-v2.0.py, save two corners: equal odds move together, as no threshold can part them,
-    and where giving no answer at all is best, the threshold lies under all odds (there: 0.0).
-    All three map question ids; `predictions` holds the best non-null answers. Raises ValueError
-    where the ids differ or there are none.
+    A question is answered if its odds are at most the threshold. This is find_best_thresh of
+    evaluate-v2.0.py, except in two corner cases: questions with equal odds are decided together, since no
+    threshold separates them, and if never answering is best, the threshold is below all odds (there: 0.0).
+    The three mappings have question ids as keys; `predictions` has the best non-null answers. Raises
+    ValueError if the ids differ or there are none.
     """
     if not null_odds or not (null_odds.keys() == predictions.keys() == golds.keys()):
         raise ValueError("null odds, predictions and golds must be of the same questions, at least one")

@@ -10,7 +10,7 @@ from export import storage
 
 
 class Note:
-    """What a stage says of its result, beside its time."""
+    """The description of a stage's result."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -24,7 +24,7 @@ class Note:
 
 @contextmanager
 def stage(name: str) -> Iterator[Note]:
-    """One progress line per stage: its name, seconds and what it made."""
+    """Print a progress line: the stage's name, seconds and result."""
     note = Note()
     started = time.monotonic()
     yield note

@@ -1,4 +1,4 @@
-"""Owns the tokenizer's way from a Hugging Face folder to tokenizer.json; knows no graph and no weights."""
+"""Owns the conversion of a Hugging Face tokenizer to tokenizer.json; knows no graph and no weights."""
 
 import importlib.metadata
 import json
@@ -14,15 +14,15 @@ from export.source import Source
 from service.engine.artifact import TOKENIZER_FILE
 
 _LEAST_LENGTH = 96
-# transformers puts this where a tokenizer names no length at all (10^30).
+# The value of transformers for tokenizers without a maximum length (10^30).
 _NO_LENGTH = 10**9
-# What transformers 5 calls PreTrainedTokenizerFast.
+# The name of PreTrainedTokenizerFast in transformers 5.
 _ANY_FAST = "TokenizersBackend"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFacts:
-    """What the manifest must say about the tokenizer."""
+    """Facts about the tokenizer for the manifest."""
 
     question_first: bool
     special_ids: dict[str, int | None]
@@ -32,13 +32,13 @@ class TokenizerFacts:
 def load_tokenizer(folder: Path, name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
     """The tokenizer of the model `name` in `folder`, saved by transformers 4 or 5.
 
-    Raises ExportError where there is none that the Rust library can run.
+    Raises ExportError if there is none that the Rust library supports.
     """
     file = folder / TOKENIZER_FILE
     if file.is_file():
         try:
             Tokenizer.from_file(str(file))
-        except Exception as error:  # the Rust side raises bare Exception for anything it dislikes
+        except Exception as error:  # the Rust library raises bare Exception
             version = importlib.metadata.version("tokenizers")
             raise ExportError(
                 f"The {TOKENIZER_FILE} of {name} is damaged, or has parts that tokenizers {version}, which "
@@ -47,17 +47,17 @@ def load_tokenizer(folder: Path, name: str, *, trust_remote_code: bool = False) 
     try:
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        settings = {}  # not every tokenizer has one; transformers tells what is wrong with it
+        settings = {}  # optional; transformers reports errors in it
     kind: Any = PreTrainedTokenizerFast if settings.get("tokenizer_class") == _ANY_FAST else AutoTokenizer
     changes: dict[str, Any] = {}
     if isinstance(extra := settings.get("extra_special_tokens"), list):
-        # So called since transformers 5; before, that name had tokens by names of their own.
+        # The name since transformers 5; earlier versions used it for named tokens.
         changes = {"extra_special_tokens": {}, "additional_special_tokens": extra}
     try:
         tokenizer = kind.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True, **changes
         )
-    except Exception as error:  # conversion of slow tokenizers fails in many ways of its own
+    except Exception as error:  # conversion of slow tokenizers raises many types
         missing = "" if file.is_file() else f" (the folder has no {TOKENIZER_FILE})"
         raise ExportError(f"The tokenizer of {name} cannot be loaded{missing}: {reason(error)}.") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -68,9 +68,9 @@ def load_tokenizer(folder: Path, name: str, *, trust_remote_code: bool = False) 
 
 
 def save_tokenizer(source: Source, folder: Path, max_seq_length: int | None) -> TokenizerFacts:
-    """Write tokenizer.json, free of truncation and padding, and tell what the manifest needs.
+    """Write tokenizer.json without truncation and padding; returns the facts for the manifest.
 
-    Raises ExportError as `load_tokenizer` does, and for a length that the model does not take.
+    Raises ExportError as `load_tokenizer` does, and for a length above the model's maximum.
     """
     tokenizer = load_tokenizer(source.folder, source.id, trust_remote_code=source.trust_remote_code)
     backend = tokenizer.backend_tokenizer
@@ -90,11 +90,11 @@ def save_tokenizer(source: Source, folder: Path, max_seq_length: int | None) -> 
 
 
 def _max_length(config: dict[str, Any], tokenizer_length: int, asked: int | None) -> int:
-    """Most tokens of a window: the least of what model, tokenizer and user allow."""
+    """Maximum tokens of a window: the minimum of the limits of model, tokenizer and user."""
     lengths = [] if tokenizer_length > _NO_LENGTH else [tokenizer_length]
     positions = config.get("max_position_embeddings", -1)
     if positions > 0 and config.get("relative_attention") is not True:
-        # These count positions from the padding id on, so the first ones are never used.
+        # Positions start after the padding id in these models, so the first ones are unused.
         offset = config["pad_token_id"] + 1 if config["model_type"] in _POSITION_OFFSET else 0
         lengths.append(positions - offset)
     if asked is not None:

@@ -1,4 +1,4 @@
-"""Owns the comparison of two forms of one model on probe questions; knows no files of questions."""
+"""Owns the comparison of two forms of a model on probe questions; knows no datasets."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ from service.engine.parameters import Parameters
 from service.engine.probes import probes
 from service.engine.windowing import WindowLogits
 
-# Rounding differs between torch and ONNX Runtime; a wrong graph differs by whole logits.
+# Allows rounding differences between torch and ONNX Runtime; a wrong graph differs far more.
 _CONVERSION_TOLERANCE = 1e-3
 _ROUNDS = 5
 
@@ -26,10 +26,10 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How far a form is from its reference on the probes.
+    """Difference of a form from its reference on the probes.
 
-    `error` is the root mean square difference of the logits over their standard deviation,
-    `agreement` the share of probes with the same answer.
+    `error` is the RMS difference of the logits relative to their standard deviation, `agreement` the fraction
+    of probes with the same answer.
     """
 
     error: float
@@ -37,9 +37,9 @@ class Comparison:
 
 
 def check_conversion(source: Source, answerer: QuestionAnswerer) -> float:
-    """Largest logit difference between torch and the fp32 graph, over their standard deviation.
+    """Maximum logit difference between torch and the fp32 graph, relative to their standard deviation.
 
-    Raises ExportError where it is more than rounding explains.
+    Raises ExportError if it exceeds rounding differences.
     """
     model: Any = AutoModelForQuestionAnswering.from_pretrained(
         source.folder, trust_remote_code=source.trust_remote_code, dtype=torch.float32
@@ -59,7 +59,7 @@ def check_conversion(source: Source, answerer: QuestionAnswerer) -> float:
             for name, found in (("start_logits", logits.start), ("end_logits", logits.end)):
                 expected = theirs[name][0].numpy()
                 worst = max(worst, float(np.abs(expected - found).max() / (expected.std() + 1e-6)))
-    if not worst <= _CONVERSION_TOLERANCE:  # also where it is not a number
+    if not worst <= _CONVERSION_TOLERANCE:  # true for NaN, too
         raise ExportError(
             f"The converted model differs from torch by {worst:.2g} of its logits' spread, more than "
             f"rounding ({_CONVERSION_TOLERANCE}): this architecture is not converted rightly."
@@ -68,7 +68,7 @@ def check_conversion(source: Source, answerer: QuestionAnswerer) -> float:
 
 
 def compare(reference: QuestionAnswerer, candidate: QuestionAnswerer) -> Comparison:
-    """Distance of `candidate` from `reference`."""
+    """Compare `candidate` with `reference`."""
     squares, spread, same = [], [], []
     for prepared in _prepare(reference):
         expected = reference.infer(prepared.windows)
@@ -82,7 +82,7 @@ def compare(reference: QuestionAnswerer, candidate: QuestionAnswerer) -> Compari
 
 
 def milliseconds(answerers: list[QuestionAnswerer]) -> list[float]:
-    """Median time of a probe for each answerer, asked in turn so that all meet the same machine."""
+    """Median time of a probe for each answerer, interleaved, so that drift affects all alike."""
     times: list[list[float]] = [[] for _ in answerers]
     items = probes()
     for answerer in answerers:

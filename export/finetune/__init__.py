@@ -2,4 +2,4 @@
 
 
 class FinetuneError(Exception):
-    """Training cannot start or go on: one sentence that says what, why and what to do."""
+    """Training cannot start or continue: one sentence that says what, why and what to do."""

@@ -1,4 +1,4 @@
-"""Owns the command line of fine-tuning, from arguments to a saved folder; knows no tensor."""
+"""Owns the command line of fine-tuning; knows no tensor."""
 
 import argparse
 import sys
@@ -14,9 +14,9 @@ N = TypeVar("N", int, float)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 trained, 1 a file could not be written, 2 unusable input, 130 interrupted."""
+    """Exit status: 0 success, 1 write error, 2 unusable input, 130 interrupted."""
     given = vars(_parser().parse_args(arguments))
-    from export.finetune.run import Options, finetune  # torch takes seconds: --help need not wait
+    from export.finetune.run import Options, finetune  # lazily: importing torch takes seconds
 
     try:
         finetune(Options(**given))

@@ -1,4 +1,4 @@
-"""Owns the mean of fine-tuned models: `python -m export.finetune.average`; trains nothing."""
+"""Owns the weight average of fine-tuned models: `python -m export.finetune.average`; trains nothing."""
 
 import argparse
 import json
@@ -15,9 +15,9 @@ from export.finetune.training import average
 def mean_of(names: Sequence[str], output: Path) -> None:
     """Save the mean of the models' weights, with the tokenizer of the first.
 
-    For models trained from one base on other data or in another order, which a machine with
-    several cores, or several machines, can do side by side (Wortsman et al. 2022, "Model soups").
-    Raises FinetuneError where they have other shapes or no answer head, or `output` exists.
+    For models fine-tuned from one base with different data or data order, which can run in parallel (Wortsman
+    et al. 2022, "Model soups"). Raises FinetuneError if shapes differ, an answer head is missing, or `output`
+    exists.
     """
     if output.exists():
         raise FinetuneError(f"{output} exists: choose another --output.")
@@ -37,7 +37,7 @@ def mean_of(names: Sequence[str], output: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 saved, 2 unusable input."""
+    """Exit status: 0 success, 2 unusable input."""
     parser = argparse.ArgumentParser(
         prog="python -m export.finetune.average",
         description="Save the mean of fine-tuned models of one base.",

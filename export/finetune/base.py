@@ -1,4 +1,4 @@
-"""Owns where a model to start from lies and how it is loaded; knows no data."""
+"""Owns the lookup and loading of the base model; knows no data."""
 
 import hashlib
 import importlib.metadata
@@ -17,19 +17,19 @@ from export.finetune.examples import MAX_QUESTION_TOKENS
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A resolved model: `location` is what transformers loads, the rest says which one it is."""
+    """A resolved model: `location` for transformers, and fields that identify it."""
 
     id: str
     location: str
-    version: str | None  # of the Python package that carries it
+    version: str | None  # of the Python package that contains it
     weights_sha256: str | None  # None for a hub id
 
 
 def find_base(source: str) -> Base:
     """A local Hugging Face folder, an installed package with a `model/` folder, or a hub id.
 
-    The package is found, not imported: such packages pull in far more than their weights.
-    Raises FinetuneError for a folder that holds no model.
+    The package is located, not imported, since it may import many others. Raises FinetuneError for a folder
+    without a model.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -60,7 +60,7 @@ def _weights_sha256(folder: Path) -> str:
 
 
 def load_tokenizer(base: Base) -> PreTrainedTokenizerFast:
-    """The fast tokenizer; raises FinetuneError where there is none or it lacks CLS or padding."""
+    """The fast tokenizer; raises FinetuneError if there is none or it has no CLS or padding token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]  # transformers'
             base.location, use_fast=True
@@ -75,12 +75,12 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerFast:
 
 
 def token_limit(tokenizer: PreTrainedTokenizerFast, model: Any) -> int:
-    """The most tokens in one window, specials included, that tokenizer and model both allow."""
+    """Maximum tokens of a window, special tokens included, of both tokenizer and model."""
     return int(min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512)))
 
 
 def check_room(tokenizer: PreTrainedTokenizerFast, max_seq_length: int, doc_stride: int) -> None:
-    """Refuse a window in which the longest question leaves no room for the overlap and one token."""
+    """Raise FinetuneError if the longest question leaves no room for the overlap and one token."""
     least = MAX_QUESTION_TOKENS + tokenizer.num_special_tokens_to_add(pair=True) + doc_stride + 1
     if max_seq_length < least:
         raise FinetuneError(
@@ -90,7 +90,7 @@ def check_room(tokenizer: PreTrainedTokenizerFast, max_seq_length: int, doc_stri
 
 
 def has_answer_head(base: Base) -> bool:
-    """Whether `base` was fine-tuned for question answering before."""
+    """Whether `base` has a question-answering head."""
     architectures = AutoConfig.from_pretrained(base.location).architectures or []
     return any(name.endswith("ForQuestionAnswering") for name in architectures)
 
@@ -98,12 +98,11 @@ def has_answer_head(base: Base) -> bool:
 def load_model(
     base: Base, *, dropout: float | None = None, activation: str | None = None, eager: bool = False
 ) -> Any:
-    """The model in fp32 with a question-answering head, random where `base` has none.
+    """The model in fp32 with a question-answering head, randomly initialized if `base` has none.
 
-    `dropout` replaces every dropout of the configuration and `activation` that of the feed-forward
-    layers; `eager` asks for plain attention, which torch.compile fuses best. The type is
-    transformers' own, which torch leaves untyped. Raises FinetuneError where there is no such model
-    or activation.
+    `dropout` overrides every dropout rate of the configuration and `activation` that of the feed-forward
+    layers; `eager` selects the plain attention implementation, which torch.compile fuses best. Raises
+    FinetuneError if there is no such model or activation.
     """
     try:
         config = AutoConfig.from_pretrained(base.location)
@@ -123,7 +122,7 @@ def load_model(
 def _set_activation(base: Base, config: Any, activation: str) -> None:
     if activation not in ACT2FN:
         raise FinetuneError(f"There is no activation {activation}: take one of {', '.join(sorted(ACT2FN))}.")
-    for name in ("hidden_act", "activation"):  # DistilBERT has the second
+    for name in ("hidden_act", "activation"):  # the name in DistilBERT
         if isinstance(getattr(config, name, None), str):
             setattr(config, name, activation)
             return

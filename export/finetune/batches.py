@@ -1,4 +1,4 @@
-"""Owns the order of training windows and their padding into tensors; knows no model."""
+"""Owns the order and batching of training windows; knows no model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from numpy.typing import NDArray
 from export.finetune.examples import Feature
 from export.finetune.teacher import Soft
 
-POOL = 50  # batches sorted by length together: near-zero padding, still a random order
-LENGTH_STEP = 32  # tokens; few distinct lengths keep compiled kernels and allocations few
+POOL = 50  # batches per length-sorted bucket: little padding, still a random order
+LENGTH_STEP = 32  # tokens; few distinct lengths limit recompilations and allocations
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Padded windows; B windows of T tokens. The teacher's part is None without a teacher."""
+    """B padded windows of T tokens. Teacher fields are None without a teacher."""
 
     ids: torch.Tensor  # (B, T) int64
     mask: torch.Tensor  # (B, T) int64, 1 for a real token
     types: torch.Tensor  # (B, T) int64
-    allowed: torch.Tensor  # (B, T) bool, context tokens and CLS: where an answer can be
+    allowed: torch.Tensor  # (B, T) bool, context tokens and CLS: possible answer positions
     targets: torch.Tensor  # (B, T, 2) float32, start and end, each summing to 1 over T
     soft: torch.Tensor | None  # (B, T, 2) float32, the teacher's
-    taught: torch.Tensor | None  # (B,) bool, whether the teacher's part is known
-    # (B, C, 2) int64, start and end of up to C answers of which one is right; -1 fills a row up, or
-    # the whole of it where all answers are right. None where that holds for every window.
+    taught: torch.Tensor | None  # (B,) bool, whether the teacher's probabilities are known
+    # (B, C, 2) int64, start and end of up to C candidate answers, one of them correct; -1 pads a row, or
+    # all of it if all answers are correct. None if this holds for every window.
     spans: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The ids that batching must know; `mask_id` is None where the tokenizer has no such token."""
+    """Special token ids; `mask_id` is None if the tokenizer has no such token."""
 
     pad_id: int
     mask_id: int | None
@@ -40,10 +40,10 @@ class Vocabulary:
 
 
 def hide(batch: Batch, vocabulary: Vocabulary, fraction: float, rng: np.random.Generator) -> None:
-    """Put MASK in the place of a random `fraction` of the words' tokens, in place.
+    """Replace a random `fraction` of the word tokens with MASK, in place.
 
-    Against learning the training texts by heart: every epoch hides others. Costs nothing, unlike
-    dropout on a CPU.
+    Regularization against memorizing the training texts, different in every epoch; unlike dropout, it is free
+    on a CPU.
     """
     ids = batch.ids.numpy()
     hidden = (rng.random(ids.shape) < fraction) & ~np.isin(ids, vocabulary.special_ids)
@@ -51,9 +51,9 @@ def hide(batch: Batch, vocabulary: Vocabulary, fraction: float, rng: np.random.G
 
 
 def plan_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """Indices of windows, batch by batch, windows of like length together.
+    """Window indices per batch, with windows of similar length in a batch.
 
-    The order depends on (seed, epoch) alone, so that a resumed run finds its place by number.
+    The order depends only on (seed, epoch), so that a run can resume at a step number.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
@@ -96,7 +96,7 @@ def collate(features: Sequence[Feature], soft: Sequence[Soft | None] | None, pad
 
 
 def _collate_spans(features: Sequence[Feature]) -> torch.Tensor | None:
-    """The spans of the windows with one right answer among several."""
+    """The candidate spans of windows with one correct answer among several."""
     several = [feature.example.one_of and len(feature.starts) > 1 for feature in features]
     if not any(several):
         return None

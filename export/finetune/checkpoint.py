@@ -1,4 +1,4 @@
-"""Owns what survives a killed run: one folder beside the output; knows no training step."""
+"""Owns the checkpoint of a run, a folder next to the output; knows no training step."""
 
 import fcntl
 import json
@@ -13,24 +13,24 @@ from export.finetune import FinetuneError
 
 
 class Checkpoint:
-    """The folder OUTPUT.checkpoint, held by one process at a time while in its `with` block.
+    """The folder OUTPUT.checkpoint, locked by one process in a `with` block.
 
-    It is bound to the arguments that it was begun with: with others the run would go on as
-    something that no command describes.
+    It is bound to the arguments of the run that created it: a result of mixed arguments could not be
+    reproduced.
     """
 
     def __init__(self, output: Path) -> None:
-        """Name the folder; nothing is touched yet."""
+        """Set the path; nothing is created."""
         self.folder = output.with_name(output.name + ".checkpoint")
         self._state = self.folder / "state.pt"
         self._lock: TextIO | None = None
 
     def __enter__(self) -> Self:
-        """Take hold of it. Raises FinetuneError where another run has it."""
+        """Lock it. Raises FinetuneError if another run holds the lock."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = (self.folder / "lock").open("w")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process lets go of it
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process dies
         except OSError as error:
             lock.close()
             raise FinetuneError(
@@ -40,12 +40,12 @@ class Checkpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of it; what was saved stays."""
+        """Release the lock; saved state is kept."""
         if self._lock is not None:
             self._lock.close()
 
     def begin(self, arguments: dict[str, Any], restart: bool) -> None:
-        """Bind it to the arguments, anew on `restart`. Raises FinetuneError where they differ."""
+        """Bind it to the arguments; `restart` discards saved state. Raises FinetuneError if they differ."""
         record = self.folder / "arguments.json"
         if restart:
             for path in self.folder.glob("*"):
@@ -58,14 +58,14 @@ class Checkpoint:
         partial.replace(record)
 
     def load(self) -> dict[str, Any] | None:
-        """The last state saved, or None at the beginning."""
+        """The last saved state, or None."""
         if not self._state.exists():
             return None
         state: dict[str, Any] = torch.load(self._state, map_location="cpu", weights_only=True)
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the state in one step; a process killed meanwhile leaves the former one."""
+        """Replace the state atomically; a process killed meanwhile leaves the previous one."""
         partial = self._state.with_suffix(".tmp")
         with partial.open("wb") as file:
             torch.save(state, file)
@@ -74,7 +74,7 @@ class Checkpoint:
         partial.replace(self._state)
 
     def remove(self) -> None:
-        """The run is over and saved elsewhere."""
+        """Delete it after completion of the run."""
         shutil.rmtree(self.folder)
 
 

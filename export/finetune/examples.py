@@ -1,4 +1,4 @@
-"""Owns the way from SQuAD questions to tokenised training windows; knows no model and no batch."""
+"""Owns the conversion of SQuAD questions to tokenised training windows; knows no model and no batch."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,38 +11,38 @@ from transformers import PreTrainedTokenizerFast
 from export.finetune.negatives import Negatives
 from export.squad import Answer, SquadFile
 
-MAX_QUESTION_TOKENS = 64  # as in the original BERT code; the rest of a longer question is cut
+MAX_QUESTION_TOKENS = 64  # as in the original BERT code; longer questions are truncated
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question, a context and the distinct answers in it; none means "not answered here"."""
+    """A question, a context and its distinct answers; none: unanswerable from this context."""
 
     question: str
     context: str
     answers: tuple[Answer, ...]
-    one_of: bool = False  # one of the answers is right, and which one is not known
+    one_of: bool = False  # exactly one of the answers is correct, and it is unknown which
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no single truth value
 class Feature:
-    """One window of one example, ready for the model."""
+    """A window of an example, as model input."""
 
     example: Example
     ids: NDArray[np.int32]  # (tokens,)
     types: NDArray[np.int8]  # (tokens,) token_type_ids
     offsets: NDArray[np.int32]  # (tokens, 2) code points into the context; -1 outside of it
     cls_at: int  # the index of CLS, the target of "no answer"
-    # The target tokens, one per answer: the weight is shared equally, or, where one answer of
-    # several is right, as the model in training has it.
+    # Target tokens, one per answer: with equal weights, or, if one answer of several is correct, weighted by
+    # the model during training.
     starts: tuple[int, ...]
     ends: tuple[int, ...]  # inclusive
 
 
 def build_examples(file: SquadFile, no_answer_fraction: float, seed: str) -> list[Example]:
-    """The file's trainable questions, and `no_answer_fraction` as many with a context without answer.
+    """The trainable questions, plus `no_answer_fraction` times as many with a context without the answer.
 
-    Those are made of questions whose answer is known for certain.
+    The latter are derived from questions whose answer is certain.
     """
     known = [question for question in file.questions if question.trainable]
     examples = [
@@ -59,11 +59,10 @@ def build_examples(file: SquadFile, no_answer_fraction: float, seed: str) -> lis
 def build_features(
     examples: Iterable[Example], tokenizer: PreTrainedTokenizerFast, max_seq_length: int, doc_stride: int
 ) -> Iterator[Feature]:
-    """Windows of at most `max_seq_length` tokens; neighbours OVERLAP by `doc_stride` (as upstream).
+    """Windows of at most `max_seq_length` tokens; consecutive ones OVERLAP by `doc_stride` (as upstream).
 
-    A window that holds no whole answer targets CLS. One whose only answers the tokenizer turns
-    into no token is left out, as is one that holds some, not all, of the answers of which one is
-    right: another may be the one.
+    The target of a window without a complete answer is CLS. Windows are dropped if their answers have no
+    tokens, or if they contain only some of the answers of which one is correct.
     """
     for example in examples:
         encoding = encode_pair(tokenizer, example.question, example.context, max_seq_length, doc_stride)
@@ -76,7 +75,7 @@ def build_features(
 def encode_pair(
     tokenizer: PreTrainedTokenizerFast, question: str, context: str, max_seq_length: int, doc_stride: int
 ) -> Any:
-    """The fast tokenizer's own windows over (question, context), the question first unless it pads left."""
+    """Windows of the fast tokenizer over (question, context), question first unless it pads left."""
     if len(question) > MAX_QUESTION_TOKENS:  # a token is at least one character
         cut = tokenizer(
             question,
@@ -123,7 +122,7 @@ def _feature(
         if start < first or end > last:
             continue
         whole += 1
-        # The first token that ends behind the answer's start, the last that starts before its end.
+        # The first token that ends after the answer's start, the last one that starts before its end.
         head = int(np.searchsorted(offsets[context, 1], start, side="right"))
         tail = int(np.searchsorted(offsets[context, 0], end, side="left")) - 1
         if head <= tail:
@@ -135,6 +134,6 @@ def _feature(
 
 
 def _trimmed(answer: Answer) -> tuple[int, int]:
-    """The answer's code points without white space around it, which no token covers."""
+    """The answer's range of code points without surrounding white space, which no token covers."""
     start = answer.start + len(answer.text) - len(answer.text.lstrip())
     return start, start + len(answer.text.strip())

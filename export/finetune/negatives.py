@@ -1,4 +1,4 @@
-"""Owns unanswerable examples made from answered questions, hard ones; knows no token."""
+"""Owns hard negatives: unanswerable examples made from answered questions; knows no token."""
 
 import random
 import re
@@ -8,18 +8,17 @@ from rank_bm25 import BM25Okapi
 
 from export.squad import Question
 
-NEAREST = 20  # passages by BM25 among which one without the answer is looked for
+NEAREST = 20  # BM25 candidates per question
 _WORD = re.compile(r"\w+")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 class Negatives:
-    """Makes contexts that do not answer a question, out of one file's: style does not give them away.
+    """Finds contexts in the same file that do not answer a question, so that style is no cue.
 
-    Two rules in turn (Clark and Gardner 2018 took the nearest paragraphs of the same article by
-    TF-IDF; paragraphs drawn at random are told apart by their topic alone and teach nothing):
-    the most similar passage by BM25 that holds none of the annotators' answers, and the question's
-    own passage without the sentences of its answers.
+    Two alternating rules: the most similar passage by BM25 without any of the annotated answers, and the
+    question's own passage without the sentences of its answers. (Clark and Gardner 2018 used the nearest
+    paragraphs of the same article by TF-IDF; random paragraphs are trivial to tell apart by topic.)
     """
 
     def __init__(self, questions: Sequence[Question]) -> None:
@@ -29,10 +28,10 @@ class Negatives:
         self._index = BM25Okapi([_words(context) for context in self._contexts])
 
     def make(self, questions: Sequence[Question], count: int, seed: str) -> Iterator[tuple[Question, str]]:
-        """At most `count` pairs of an answered question and a context that lacks its answers.
+        """At most `count` pairs of an answered question and a context without its answers.
 
-        Questions are taken at random, none a second time before all were taken once. Where one
-        rule finds no context the other is tried; where neither does, there is no pair.
+        Questions are sampled without replacement, repeatedly if necessary. If one rule finds no context, the
+        other is tried; if neither does, the question is skipped.
         """
         rng = random.Random(seed)  # repeatable, not secret
         order = [i for _ in range(count // max(len(questions), 1)) for i in range(len(questions))]
@@ -63,7 +62,7 @@ class Negatives:
 
 
 def _sentences(text: str) -> Iterator[tuple[int, str]]:
-    """Sentences, roughly, and where each starts."""
+    """Approximate sentences and their offsets."""
     start = 0
     for gap in _SENTENCE.finditer(text):
         yield start, text[start : gap.start()]

@@ -1,4 +1,4 @@
-"""Owns what the user sees while training: a bar on a terminal, a line a minute elsewhere."""
+"""Owns the progress display of training: a bar on a terminal, else a line per minute."""
 
 import sys
 import time
@@ -9,17 +9,17 @@ LINE_EVERY_S = 60.0
 
 
 class Progress:
-    """Counts steps and windows; rate and time left are those of the last minute, not of compiling."""
+    """Counts steps and windows; rate and ETA are based on the last minute, without compilation."""
 
     def __init__(self, total: int, done: int) -> None:
-        """Begin a run of `total` steps of which `done` are done."""
+        """Start at step `done` of `total`."""
         self._total, self._step = total, done
         self._bar = tqdm(total=total, initial=done, unit="step", disable=None, smoothing=0.02)
         self._lined = time.monotonic()
         self._steps = self._windows = 0  # since the last line
 
     def update(self, windows: int, loss: float, learning_rate: float) -> None:
-        """One step over `windows` windows is done; `loss` is the running mean."""
+        """Count a step of `windows` windows; `loss` is the moving average."""
         self._step += 1
         self._steps += 1
         self._windows += windows
@@ -40,5 +40,5 @@ class Progress:
             self._steps = self._windows = 0
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar, which stays visible."""
         self._bar.close()

@@ -1,4 +1,4 @@
-"""Owns the stages of a fine-tuning and what it leaves behind; knows no tensor and no flag's spelling."""
+"""Owns the stages of fine-tuning and the output folder; knows no tensor and no flag."""
 
 import hashlib
 import importlib.metadata
@@ -41,14 +41,14 @@ from export.finetune.training import (
 )
 from export.squad import DataError, Question, SquadFile
 
-RECORD = "training.json"  # its presence marks a folder as this stage's own
-HELD_OUT = "held-out.json"  # what --hold-out kept out of training, to calibrate on
+RECORD = "training.json"  # marks a folder as output of this stage
+HELD_OUT = "held-out.json"  # the questions of --hold-out, for calibration
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line; `python -m export.finetune --help` says what each is."""
+    """The command-line options; see `python -m export.finetune --help`."""
 
     base: str
     train: list[Source]
@@ -81,7 +81,7 @@ class Options:
 
 
 def finetune(options: Options) -> None:
-    """Train and save, going on from an earlier run of the same command.
+    """Train and save; resumes an interrupted run of the same command.
 
     Raises DataError or FinetuneError, each with one sentence for the user.
     """
@@ -161,7 +161,7 @@ def finetune(options: Options) -> None:
 
 
 def report(files: list[SquadFile]) -> None:
-    """Say what was read and what is bad, with the first bad records, before any time is spent."""
+    """Report the data and the first invalid records, before training."""
     for file in files:
         print(f"{file.path}: {len(file.questions)} questions, {file.bad_count} bad records", file=sys.stderr)
         for bad in file.first_bad:
@@ -171,7 +171,7 @@ def report(files: list[SquadFile]) -> None:
 
 
 def _arguments(options: Options, base: Base, teacher: Base | None, mimicked: Base | None) -> dict[str, Any]:
-    """Everything that decides the result, content by its hash: places may change, content may not."""
+    """Everything that determines the result; files by hash, since their paths may change."""
     recipe = asdict(options)
     for name in ("output", "checkpoint_minutes", "restart", "device", "precision", "no_compile"):
         del recipe[name]
@@ -190,12 +190,12 @@ def _arguments(options: Options, base: Base, teacher: Base | None, mimicked: Bas
 
 
 def identity(base: Base) -> dict[str, str | None]:
-    """Which model it is, wherever it lies."""
+    """The identity of a model, independent of its path."""
     return {"id": base.id, "version": base.version, "weights_sha256": base.weights_sha256}
 
 
 def _finished(options: Options, arguments: dict[str, Any]) -> bool:
-    """Whether the output is there already; raises FinetuneError where it is something else."""
+    """Whether the output is complete; raises FinetuneError if it is another folder."""
     output = options.output
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
@@ -206,7 +206,7 @@ def _finished(options: Options, arguments: dict[str, Any]) -> bool:
     if json.loads((output / RECORD).read_text())["arguments"] == json.loads(json.dumps(arguments)):
         return True
     if output.with_name(output.name + ".checkpoint").exists():
-        return False  # it was begun with --restart and killed
+        return False  # an interrupted run with --restart
     raise FinetuneError(
         f"{output} was trained with other arguments: choose another --output, or pass --restart."
     )
@@ -282,12 +282,12 @@ def save(
     record: dict[str, Any],
     held_out: Sequence[Question],
 ) -> None:
-    """Write the Hugging Face folder beside its place, then rename it: it is there whole or not at all."""
+    """Write the Hugging Face folder atomically: to a temporary folder that is then renamed."""
     partial, old = (output.with_name(output.name + suffix) for suffix in (".partial", ".old"))
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     model.cpu().save_pretrained(partial, safe_serialization=True)
-    tokenizer.backend_tokenizer.no_truncation()  # the settings of the last call are no part of the tokenizer
+    tokenizer.backend_tokenizer.no_truncation()  # reset the settings of the last call
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(partial)
     (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Owns the kinds of training files and the share that is taken of each; knows no token.
+"""Owns the kinds of training files and the fraction used of each; knows no token.
 
-Besides SQuAD files: JSON lines with a paragraph each whose questions are answered by one of its
-`candidates`, and by which one is not known (translated data sets lose that link):
+Besides SQuAD files: JSON Lines, a paragraph per line, whose questions are answered by one of its
+`candidates`, without the link between them (which translated datasets lose):
 
     {"doc": 7, "context": "...", "candidates": [[0, 4], ...],
      "questions": [{"question": "...", "answerable_est": true}, ...]}
@@ -24,14 +24,14 @@ _LINES = (".jsonl", ".jsonl.gz")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A training file and the share of its questions to take, 0 to 1."""
+    """A training file and the fraction of its questions to use, 0 to 1."""
 
     path: Path
     share: float = 1.0
 
 
 def parse_source(text: str) -> Source:
-    """`FILE` or `FILE@SHARE`. Raises ValueError where the share is not in (0, 1]."""
+    """Parse `FILE` or `FILE@SHARE`. Raises ValueError if the share is not in (0, 1]."""
     path, at, share = text.rpartition("@")
     try:
         number = float(share)
@@ -45,10 +45,10 @@ def parse_source(text: str) -> Source:
 def read_all(
     sources: Sequence[Source], hold_out: Collection[str], seed: int
 ) -> tuple[list[SquadFile], list[Question]]:
-    """What to train on, file by file, a seeded sample of each; and the questions held out.
+    """The training questions, a seeded sample per file, and the held-out ones.
 
-    Held out are the articles titled in `hold_out`, whole, save questions whose right answer is not
-    known. Raises DataError where a file cannot be used or no file has an article of such a title.
+    The articles with titles in `hold_out` are held out entirely, except questions without a known answer.
+    Raises DataError if a file is unusable or no file has an article with such a title.
     """
     files: list[SquadFile] = []
     held: list[Question] = []
@@ -70,7 +70,7 @@ def read_all(
 
 
 def squad_content(questions: Iterable[Question]) -> dict[str, Any]:
-    """The questions as the content of a SQuAD 2.0 file; their ids are made anew."""
+    """The questions as the content of a SQuAD 2.0 file, with new ids."""
     articles: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for number, question in enumerate(questions):
         answers = [{"text": answer.text, "answer_start": answer.start} for answer in question.answers]
@@ -98,7 +98,7 @@ def _read(path: Path) -> SquadFile:
 
 
 def _read_candidates(path: Path) -> SquadFile:
-    """Questions with `one_of` set; a bad line is dropped and counted."""
+    """Questions with `one_of` set; invalid lines are dropped and counted."""
     questions: list[Question] = []
     bad: list[BadRecord] = []
     opener: Any = gzip.open if path.suffix == ".gz" else open

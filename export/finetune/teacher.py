@@ -1,4 +1,4 @@
-"""Owns the teacher's probabilities, mapped to the student's tokens and kept on disk; knows no loss."""
+"""Owns the teacher's probabilities, mapped to the student's tokens and cached on disk; knows no loss."""
 
 import sys
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from transformers import PreTrainedTokenizerFast
 from export.finetune.examples import Feature, context_offsets, encode_pair
 
 Soft = NDArray[np.float16]  # (student tokens, 2) start and end probabilities; each column sums to 1
-CHUNK = 1024  # windows per cached file: what a killed run loses at most
-BATCH = 32  # windows per run of the teacher
+CHUNK = 1024  # windows per cache file: the maximum loss of a killed run
+BATCH = 32  # windows per batch of the teacher
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A fine-tuned model that stands ready, and how it is asked."""
+    """A loaded fine-tuned model and its tokenizer."""
 
     model: Any  # transformers leaves it untyped; on `device`
     tokenizer: PreTrainedTokenizerFast
-    max_seq_length: int  # tokens it takes at most, specials included
+    max_seq_length: int  # its maximum, special tokens included
     temperature: float
     device: torch.device
     bf16: bool
@@ -34,7 +34,7 @@ class Teacher:
 def teach(features: Sequence[Feature], teacher: Teacher, cache: Path) -> list[Soft | None]:
     """The teacher's softened probabilities for every window, computed once and cached in `cache`.
 
-    None marks a window where no token boundary of the teacher is one of the student.
+    None for windows without a common token boundary of teacher and student.
     """
     teacher.model.eval()
     known: list[Soft | None] = []
@@ -61,14 +61,14 @@ def _cached(path: Path, parts: Sequence[Soft]) -> Soft:
 
 
 def _probabilities(features: Sequence[Feature], teacher: Teacher) -> list[Soft]:
-    """Run the teacher over the text of each student window; zeros where nothing could be mapped."""
+    """Run the teacher on the text of each student window; zeros if nothing could be mapped."""
     tokenizer = teacher.tokenizer
     result: list[Soft] = [np.zeros((len(feature.ids), 2), dtype=np.float16) for feature in features]
     order = sorted(range(len(features)), key=lambda i: len(features[i].ids))
     for first in range(0, len(order), BATCH):
         rows = order[first : first + BATCH]
         pieces = [_piece(features[i]) for i in rows]
-        # Where the teacher needs more tokens than it takes, its first window alone is mapped.
+        # If the text exceeds the teacher's maximum, only its first window is mapped.
         encodings = [
             encode_pair(tokenizer, features[i].example.question, text, teacher.max_seq_length, 0)
             for i, (text, _) in zip(rows, pieces, strict=True)
@@ -97,7 +97,7 @@ def _logits(encodings: Sequence[Any], teacher: Teacher) -> NDArray[np.float32]:
 
 
 def _piece(feature: Feature) -> tuple[str, int]:
-    """The context text of the window and where it starts in the whole, in code points."""
+    """The context of the window and its offset in the whole context, in code points."""
     inside = feature.offsets[feature.offsets[:, 0] >= 0]
     if not len(inside):
         return "", 0
@@ -109,10 +109,10 @@ def map_probabilities(
 ) -> Soft:
     """The teacher's softmax over its context tokens and CLS, on the student's tokens.
 
-    `logits`, over the temperature already, and `offsets` are (teacher tokens, 2). A start
-    goes to the student token of the same start offset, an end to that of the same end offset, CLS
-    to CLS; what finds no place is dropped and the rest renormalised. All zeros where a whole
-    column finds no place.
+    `logits`, already divided by the temperature, and `offsets` are (teacher tokens, 2). A start maps to the
+    student token with the same start offset, an end to that with the same end offset, CLS to CLS.
+    Probabilities without a counterpart are dropped and the others renormalised; all zeros if a column has
+    none left.
     """
     mapped = np.zeros((len(feature.ids), 2), dtype=np.float32)
     allowed = offsets[:, 0] >= 0
@@ -120,8 +120,8 @@ def map_probabilities(
     for side in (0, 1):
         column = np.where(allowed, logits[:, side], -np.inf)
         column = np.exp(column - column.max())
-        # A tokenizer may split one character into several tokens of equal offsets (bytes): a start
-        # belongs to the first of them, an end to the last.
+        # Byte-level tokenizers can split a character into several tokens with equal offsets: a start maps
+        # to the first of them, an end to the last.
         step = -1 if side == 0 else 1
         places = {int(feature.offsets[i, side]): i for i in range(len(feature.ids))[::step]}
         places.pop(-1, None)

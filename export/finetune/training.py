@@ -23,15 +23,15 @@ from export.finetune.mimic import follow, layer_loss
 from export.finetune.progress import Progress
 from export.finetune.teacher import Soft
 
-MASKED = -1e4  # a logit that is zero after the softmax, yet finite: 0 x MASKED is 0 in the loss
-LEAST_LINK = 0.5  # of the candidates' probability, for one of them to be taken for the answer
+MASKED = -1e4  # a masked logit, finite so that 0 x MASKED is 0 in the loss
+LEAST_LINK = 0.5  # minimum total probability of the candidates to select one as the target
 SCHEDULES = ("linear", "cosine", "constant")
-AVERAGING = 0.99  # of the running mean of the loss
+AVERAGING = 0.99  # decay of the moving average of the loss
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train; the defaults of the command line say what each is."""
+    """Hyperparameters; see the command line for their defaults."""
 
     epochs: int
     batch_size: int
@@ -42,15 +42,15 @@ class Recipe:
     teacher_weight: float
     temperature: float
     hide_fraction: float = 0.0
-    max_steps: int | None = None  # fewer than the epochs have
-    schedule: str = "linear"  # of the learning rate after its rise: one of SCHEDULES
+    max_steps: int | None = None  # an earlier end
+    schedule: str = "linear"  # of the learning rate after warm-up: one of SCHEDULES
     weight_decay: float = 0.01
     clip_norm: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """Where and how fast to train; no part of the recipe."""
+    """Device and performance options; they do not change the result."""
 
     device: torch.device
     bf16: bool
@@ -60,14 +60,14 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a finished training did."""
+    """Result of a training."""
 
     steps: int
-    loss: float  # running mean at the end
+    loss: float  # moving average at the end
 
 
 def bf16_is_fast(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; elsewhere it is slower than fp32."""
+    """Whether the device has bfloat16 instructions; without them it is slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
@@ -75,7 +75,7 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs on the CPU: a C++ compiler and Python's headers."""
+    """Whether torch.compile works on this CPU: it needs a C++ compiler and Python's headers."""
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     return device.type == "cpu" and shutil.which("g++") is not None and headers.exists()
 
@@ -91,13 +91,13 @@ def train(
     checkpoint: Checkpoint,
     example: Any = None,
 ) -> Outcome:
-    """Train `model` in place, going on from the checkpoint if there is one.
+    """Train `model` in place; resumes from the checkpoint if there is one.
 
-    `example` is a model of the same shape to follow, layer by layer.
+    `example` is a model of the same shape for layer-wise distillation.
 
-    Every random choice comes from (seed, step) or (seed, epoch), so that a resumed run repeats an
-    uninterrupted one: bit for bit on the same machine when not compiled, else up to the rounding of
-    kernels compiled for other first shapes. Raises FinetuneError where the loss stops being a number.
+    All randomness is seeded with (seed, step) or (seed, epoch), so that a resumed run has the result of an
+    uninterrupted one: bit for bit on the same machine without torch.compile, else up to rounding differences
+    between compiled kernels. Raises FinetuneError if the loss is NaN or infinite.
     """
     model.get_input_embeddings().requires_grad_(recipe.train_embeddings)
     model.to(execution.device).train()
@@ -128,7 +128,7 @@ def train(
                 f"At step {step} the loss is no longer a number: "
                 "pass a smaller --learning-rate, and --restart."
             )
-        # As in Adam, the mean of the first steps is not drawn to its start of zero.
+        # Bias correction, as in Adam.
         weight = max(1 - AVERAGING, 1 / (step + 1))
         average += weight * (value - average)
         step += 1
@@ -144,10 +144,10 @@ def train(
 
 
 def average(model: Any, other: Any, share: float = 0.5) -> None:
-    """Put `model`'s weights `share` of the way to those of `other`, of the same shape, in place.
+    """Interpolate `model`'s weights towards those of `other`, of the same shape, by `share`, in place.
 
-    Two ends of one training lie in one valley, and its middle answers better than either (Izmailov
-    et al. 2018; Wortsman et al. 2022).
+    The average of two models from one training is often better than either (Izmailov et al. 2018; Wortsman
+    et al. 2022).
     """
     theirs = other.state_dict()
     for name, weights in model.state_dict().items():
@@ -156,7 +156,7 @@ def average(model: Any, other: Any, share: float = 0.5) -> None:
 
 
 def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; biases and LayerNorm, the vectors among the weights, do not decay (Devlin et al. 2019)."""
+    """AdamW without weight decay for biases and LayerNorm (Devlin et al. 2019)."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
         {"params": [w for w in trained if w.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -166,9 +166,9 @@ def _optimizer(model: Any, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def _schedule(step: int, total: int, warmup_ratio: float, kind: str) -> float:
-    """The share of the learning rate: a linear rise, then a fall to 0 or, for "constant", none.
+    """Learning rate factor: linear warm-up, then linear decay to 0, or no decay for "constant".
 
-    A run at a constant rate can be followed by others on more data, the last of which falls.
+    Runs at a constant rate can be followed by others on more data, the last one with decay.
     """
     warmup = math.ceil(total * warmup_ratio)
     if step < warmup:
@@ -186,7 +186,7 @@ def _batches(
     recipe: Recipe,
     done: int,
 ) -> Iterator[Batch]:
-    """All batches of all epochs but the first `done`."""
+    """The batches of all epochs after the first `done`."""
     lengths = [len(feature.ids) for feature in features]
     for epoch in range(recipe.epochs):
         plan = plan_epoch(lengths, recipe.batch_size, recipe.seed, epoch)
@@ -235,11 +235,11 @@ def _step(
 def linked_targets(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """(B, T, 2) target probabilities, on the device of `logits`.
 
-    Where one of several spans is right, that is the likeliest of them under the model as it is now:
-    hard expectation-maximisation (Min et al. 2019, "A Discrete Hard EM Approach for Weakly Supervised
-    Question Answering"). Where none of them has LEAST_LINK of their probability together, the window
-    has no target and no part in the loss. With soft targets, each span by its probability, the model
-    learnt to find candidates rather than the one that was asked for: F1 fell by 10 points.
+    If one of several spans is correct, the target is the most probable one under the current model: hard
+    expectation-maximisation (Min et al. 2019, "A Discrete Hard EM Approach for Weakly Supervised Question
+    Answering"). A window in which no span has LEAST_LINK of their total probability is excluded from the
+    loss. With soft targets, proportional to the probabilities, F1 was 10 points lower: the model learnt to
+    find any candidate.
     """
     targets = batch.targets.to(logits.device)
     if batch.spans is None:
@@ -256,11 +256,10 @@ def linked_targets(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def span_loss(logits: torch.Tensor, batch: Batch, teacher_weight: float, temperature: float) -> torch.Tensor:
-    """The mean over windows and over start and end; `logits` is (B, T, 2) float32.
+    """Mean loss over windows and over start and end; `logits` is (B, T, 2) float32.
 
-    Cross-entropy against the annotators' shared answers and, with a teacher,
-    (1 - w) CE + w T^2 KL(teacher || student) at temperature T (Hinton et al. 2015). As when
-    answering, the softmax is over context tokens and CLS alone.
+    Cross-entropy against the annotated answers or, with a teacher, (1 - w) CE + w T^2 KL(teacher || student)
+    at temperature T (Hinton et al. 2015). As in inference, the softmax is over context tokens and CLS only.
     """
     device = logits.device
     logits = logits.masked_fill(~batch.allowed.to(device).unsqueeze(-1), MASKED)
@@ -272,5 +271,7 @@ def span_loss(logits: torch.Tensor, batch: Batch, teacher_weight: float, tempera
     soft = batch.soft.to(device)
     divergence = torch.xlogy(soft, soft) - soft * (logits / temperature).log_softmax(dim=1)
     distilled = temperature**2 * divergence.sum(dim=1).mean(dim=1)
-    weight = teacher_weight * batch.taught.to(device)  # a window without a teacher is learnt as usual
+    weight = teacher_weight * batch.taught.to(
+        device
+    )  # windows without teacher probabilities use cross-entropy only
     return ((1 - weight) * hard + weight * distilled).mean()
