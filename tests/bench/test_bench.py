@@ -48,7 +48,7 @@ def test_both_modes_with_all_reports(runtime_python: Path, tmp_path: Path) -> No
     assert "<script" not in text
 
 
-def test_what_cannot_be_measured_is_one_sentence(runtime_python: Path, tmp_path: Path) -> None:
+def test_errors_of_bench_are_one_sentence(runtime_python: Path, tmp_path: Path) -> None:
     for flags in (("--questions", tmp_path / "none"), ("--url", "ftp://nonsense"), ("--lengths", "3")):
         done = bench(runtime_python, *flags, "--mode", "http", "--seconds", 0.1)
         assert done.returncode == 2, done.stderr
@@ -56,7 +56,7 @@ def test_what_cannot_be_measured_is_one_sentence(runtime_python: Path, tmp_path:
         assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_is_gone_is_counted_and_told(runtime_python: Path, free_port: int) -> None:
+def test_a_server_that_stops_is_counted_as_failed(runtime_python: Path, free_port: int) -> None:
     flags = ("--mode", "http", "--url", f"http://127.0.0.1:{free_port}", "--concurrency", 1)
     done = bench(runtime_python, *flags, "--seconds", 0.1, "--warm-up", 0.1)
     assert done.returncode == 1

@@ -69,7 +69,7 @@ def quietly(_: float) -> None:
     """No progress bar."""
 
 
-def test_questions_go_out_in_turn_on_kept_connections() -> None:
+def test_questions_alternate_on_keep_alive_connections() -> None:
     with listening(lambda client, _: client.sendall(ANSWER)) as (address, seen, connected):
         plan = Plan(callers=3, seconds=0.2, warm_up=0.1)
         measured = HttpTarget(address, deadline=0.5).measure(ITEMS, plan, quietly)
@@ -83,7 +83,7 @@ def test_questions_go_out_in_turn_on_kept_connections() -> None:
     assert (figures["infer_p50"], figures["edge_p50"], figures["queue_p50"]) == (2.5, 3.0, 1.0)
 
 
-def test_replies_may_come_in_pieces() -> None:
+def test_fragmented_replies() -> None:
     def serve(client: socket.socket, _: bytes) -> None:
         for cut in (slice(0, 20), slice(20, -1), slice(-1, None)):
             client.sendall(ANSWER[cut])
@@ -96,7 +96,7 @@ def test_replies_may_come_in_pieces() -> None:
     assert {sample.status for sample in measured.samples} == {OK}
 
 
-def test_questions_may_go_out_in_pieces() -> None:
+def test_partial_writes() -> None:
     """A body larger than the buffers, to a server that is slow to read."""
     items = [Item("question", "x" * 20_000_000, 10)]
 
@@ -108,7 +108,7 @@ def test_questions_may_go_out_in_pieces() -> None:
     assert {sample.status for sample in measured.samples} == {OK}
 
 
-def test_refusals_are_told_apart() -> None:
+def test_rejections_are_counted_separately() -> None:
     def serve(client: socket.socket, data: bytes) -> None:
         client.sendall(REFUSAL if b"question 1" in data else ANSWER)
 
@@ -127,7 +127,7 @@ def test_refusals_are_told_apart() -> None:
         (b"", 0),
     ],
 )
-def test_after_an_end_comes_a_new_connection(reply: bytes, status: int) -> None:
+def test_a_closed_connection_is_reopened(reply: bytes, status: int) -> None:
     def serve(client: socket.socket, _: bytes) -> None:
         client.sendall(reply)
         client.shutdown(socket.SHUT_RDWR)
@@ -139,7 +139,7 @@ def test_after_an_end_comes_a_new_connection(reply: bytes, status: int) -> None:
     assert {sample.status for sample in measured.samples} == {status}
 
 
-def test_a_connection_that_ends_at_rest_is_no_failure() -> None:
+def test_closing_an_idle_connection_is_no_failure() -> None:
     def serve(client: socket.socket, _: bytes) -> None:
         client.sendall(ANSWER)
         time.sleep(0.01)
@@ -152,7 +152,7 @@ def test_a_connection_that_ends_at_rest_is_no_failure() -> None:
     assert {sample.status for sample in measured.samples} == {OK}
 
 
-def test_constant_arrivals_do_not_wait_for_answers() -> None:
+def test_the_open_loop_does_not_wait_for_replies() -> None:
     """While one question is stuck others go out; where nobody is free their wait is counted."""
 
     def serve(client: socket.socket, data: bytes) -> None:
@@ -180,6 +180,6 @@ def test_progress_is_told() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "https://host", "http://"])
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_invalid_addresses_are_rejected(url: str) -> None:
     with pytest.raises(QAError):
         HttpTarget(url)

@@ -30,14 +30,14 @@ class Scripted:
         time.sleep(self.stall.get(number, 0.001))
 
 
-def test_items_are_asked_in_turn_over_and_over() -> None:
+def test_items_are_asked_cyclically() -> None:
     target = Scripted()
     measured = measure(target.ask, ITEMS, Plan(callers=1, seconds=0.1, warm_up=0))
     assert target.asked[:4] == ["question 0", "question 1", "question 2", "question 0"]
     assert len(measured.samples) == len(target.asked)
 
 
-def test_every_caller_has_a_thread_of_its_own() -> None:
+def test_each_caller_has_its_own_thread() -> None:
     target = Scripted()
     measure(target.ask, ITEMS, Plan(callers=5, seconds=0.1, warm_up=0))
     assert len(target.threads) == 5
@@ -50,7 +50,7 @@ def test_the_warm_up_is_not_counted() -> None:
     assert measured.summary()["answered"] == len(measured.latencies())
 
 
-def test_constant_arrivals_do_not_wait_for_answers() -> None:
+def test_the_open_loop_does_not_wait_for_replies() -> None:
     """Ten questions are due while the only caller is stuck: each one's wait must be counted."""
     target = Scripted(stall={0: 0.2})
     measured = measure(target.ask, ITEMS, Plan(callers=1, seconds=0.4, warm_up=0, rate=50))
@@ -70,7 +70,7 @@ def test_answers_per_second_are_those_given_in_the_time_measured() -> None:
     assert measured.latencies() == pytest.approx([200, 1400, 2100])
 
 
-def test_statuses_are_told_apart() -> None:
+def test_statuses_are_counted_separately() -> None:
     plan = Plan(callers=1, seconds=2, warm_up=1)
     statuses = [OK, REFUSED, 0, 504, OK]
     samples = [plan.sample(1.5, 1.6, status, {"infer": 0.002}) for status in statuses]
@@ -80,7 +80,7 @@ def test_statuses_are_told_apart() -> None:
     assert figures["infer_p50"] == pytest.approx(2)
 
 
-def test_figures_of_nothing_are_none() -> None:
+def test_no_samples_have_no_percentiles() -> None:
     plan = Plan(callers=1, seconds=1)
     figures = Measurement(plan, [plan.sample(0.6, 0.7, 503, {})]).summary()
     assert figures["p50"] is None

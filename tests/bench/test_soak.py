@@ -22,7 +22,7 @@ def parts(p99: list[float], memory: list[float]) -> list[Part]:
         (STEADY, [90.0] * 10, ["another answer than the engine's"], True),
     ],
 )
-def test_what_grows_or_is_wrong_fails(
+def test_growth_and_wrong_replies_fail(
     p99: list[float],
     memory: list[float],
     wrong: list[str],
@@ -33,6 +33,6 @@ def test_what_grows_or_is_wrong_fails(
     assert "p99 after warm-up" in capsys.readouterr().out
 
 
-def test_latency_of_a_short_run_is_told_and_not_judged(capsys: pytest.CaptureFixture[str]) -> None:
+def test_latency_of_a_short_run_is_reported_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert _report(parts([0.1 + 0.1 * n for n in range(10)], [90.0] * 10), [], 0.02, judged=False) == 0
     assert "checked in runs of 10 minutes or more" in capsys.readouterr().out

@@ -71,6 +71,6 @@ def test_lengths_are_exact(tokens: int, artifact: Artifact) -> None:
         assert len(window.ids) == tokens
 
 
-def test_a_length_nobody_fits_is_told(artifact: Artifact) -> None:
+def test_an_impossible_length_is_rejected(artifact: Artifact) -> None:
     with pytest.raises(QAError, match="5 tokens"):
         of_length(load(None, artifact), 5, artifact)

@@ -87,7 +87,9 @@ def fetch(port: int, path: str, body: object = None) -> Any:
 
 
 @pytest.mark.timeout(1800)  # the first build installs all packages under emulation
-def test_says_why_it_took_the_portable_graph(docker: Docker, arm64_image: str, free_port: int) -> None:
+def test_the_reason_for_the_portable_graph_is_logged(
+    docker: Docker, arm64_image: str, free_port: int
+) -> None:
     assert docker("inspect", "-f", "{{.Os}}/{{.Architecture}}", arm64_image) == "linux/arm64"
     with serving(docker, arm64_image, free_port) as name:
         assert docker("exec", name, "python", "-c", "import platform; print(platform.machine())") == "aarch64"

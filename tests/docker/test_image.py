@@ -83,7 +83,7 @@ def container(docker: Docker, image: str, free_port: int) -> Iterator[Container]
         docker("rm", "-f", name, check=False)
 
 
-def test_answers_from_a_read_only_root_as_nobody(docker: Docker, container: Container) -> None:
+def test_works_with_a_read_only_root_as_an_unprivileged_user(docker: Docker, container: Container) -> None:
     answer = container.ask()
     assert answer["answer"] == "Amelia Hart"
     assert QUESTION["context"][26:37] == "Amelia Hart"
@@ -191,7 +191,7 @@ def test_a_port_said_by_a_flag_becomes_healthy(docker: Docker, image: str, free_
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [("0.5", 1), ("1.5", 2)])
-def test_a_quota_of_cpus_is_kept_to(
+def test_threads_respect_the_cpu_quota(
     docker: Docker,
     image: str,
     free_port: int,
@@ -253,7 +253,7 @@ def test_an_exported_folder_becomes_an_image_without_torch(docker: Docker, image
     assert not (ROOT / "models/exported").exists()
 
 
-def test_answers_without_a_network_once_carried_over(docker: Docker, image: str, tmp_path: Path) -> None:
+def test_works_without_a_network_after_docker_load(docker: Docker, image: str, tmp_path: Path) -> None:
     """`docker save`, `docker load`, and a container whose only interface is its loopback."""
     carried = f"{image}-carried"
     docker("tag", image, carried)

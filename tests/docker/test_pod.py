@@ -131,7 +131,7 @@ def test_stops_within_the_grace_period(docker: Docker, pod: tuple[dict[str, Any]
     assert docker("inspect", "-f", "{{.State.ExitCode}}", name) == "0"
 
 
-def test_compose_gives_the_image_what_it_needs(docker: Docker, image: str, free_port: int) -> None:
+def test_compose_configuration_works_with_the_image(docker: Docker, image: str, free_port: int) -> None:
     service = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]["qa"]
     assert service["read_only"]
     options = ["--read-only", "--cap-drop", *service["cap_drop"], "--memory", service["mem_limit"]]

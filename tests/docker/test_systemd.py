@@ -129,7 +129,7 @@ def test_installs_without_a_network_and_answers(machine: Machine) -> None:
     machine("systemctl is-enabled qa-onnx")
 
 
-def test_runs_as_nobody_and_can_write_nowhere(machine: Machine) -> None:
+def test_runs_unprivileged_without_write_access(machine: Machine) -> None:
     user = machine("ps -o user= -p $(systemctl show -p MainPID --value qa-onnx)").strip()
     assert user not in ("root", "0")
     status = machine("cat /proc/$(systemctl show -p MainPID --value qa-onnx)/status")
@@ -154,7 +154,7 @@ def test_limits_are_set(machine: Machine) -> None:
     assert set(limits.split()) == {"MemoryMax=1073741824", "CPUQuotaPerSecUSec=2s", "TasksMax=2048"}
 
 
-def test_another_model_is_taken_without_a_lost_request(machine: Machine) -> None:
+def test_an_upgrade_loses_no_request(machine: Machine) -> None:
     machine("cp -r models/default /root/new")
     machine(
         "python3 -c \"import json; name = '/root/new/manifest.json'; facts = json.load(open(name));"
@@ -179,7 +179,7 @@ def test_a_bad_model_is_refused(machine: Machine) -> None:
     machine("curl -sf http://127.0.0.1:8000/health/ready")
 
 
-def test_nginx_ends_tls_before_a_socket_in_a_file(machine: Machine) -> None:
+def test_nginx_terminates_tls_for_a_unix_socket(machine: Machine) -> None:
     assert "is running" in machine(INSTALL + " --unix-socket")
     machine("! curl -s -m 3 http://127.0.0.1:8000/health/live")
     machine(
@@ -232,7 +232,7 @@ def test_keys_are_read_as_a_credential(machine: Machine) -> None:
     assert machine(f"{curl} -H 'Authorization: Bearer {key}' -d '{QUESTION}' http://qa/predict") == "200"
 
 
-def test_is_uninstalled_without_a_trace(machine: Machine) -> None:
+def test_uninstall_leaves_nothing(machine: Machine) -> None:
     machine("deploy/systemd/uninstall.sh --settings")
     machine("! ls -d /opt/qa-onnx /etc/qa-onnx /run/qa-onnx /etc/systemd/system/qa-onnx* 2>/dev/null")
     machine("! systemctl cat qa-onnx 2>/dev/null")

@@ -34,7 +34,7 @@ def test_a_batch_answers_as_its_items_do(answerer: QuestionAnswerer) -> None:
         assert answers[0].score == pytest.approx(alone.score, abs=1e-4)
 
 
-def test_threads_do_not_disturb_each_other(answerer: QuestionAnswerer) -> None:
+def test_concurrent_calls_are_independent(answerer: QuestionAnswerer) -> None:
     expected = [answerer.answer([item]) for item in ITEMS]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
@@ -43,7 +43,7 @@ def test_threads_do_not_disturb_each_other(answerer: QuestionAnswerer) -> None:
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 7, 40])
-def test_top_k_gives_exactly_so_many_where_there_are(answerer: QuestionAnswerer, top_k: int) -> None:
+def test_top_k_answers_if_available(answerer: QuestionAnswerer, top_k: int) -> None:
     context = "alpha beta gamma delta epsilon zeta eta theta"
     (answers,) = answerer.answer([("Which?", context)], Parameters(top_k=top_k, max_answer_len=100))
     words = len(context.split())
@@ -57,7 +57,7 @@ def test_equal_texts_are_one_answer(answerer: QuestionAnswerer) -> None:
 
 
 @pytest.mark.parametrize("context", [" ", "\n\t \r\n", "\u200b"])
-def test_nothing_to_find_is_a_result(answerer: QuestionAnswerer, context: str) -> None:
+def test_no_answer_is_a_result(answerer: QuestionAnswerer, context: str) -> None:
     (answers,) = answerer.answer([("Which?", context)], Parameters(top_k=3))
     assert answers == [Answer("", 0, 0, 0.0)]
 
@@ -80,7 +80,7 @@ def test_unusable_texts_are_named(
     assert "half \udc00" not in caught.value.message
 
 
-def test_the_null_threshold_moves_the_null(answerer: QuestionAnswerer) -> None:
+def test_the_null_threshold_shifts_the_decision(answerer: QuestionAnswerer) -> None:
     def null_first(threshold: float | None) -> bool:
         parameters = Parameters(handle_impossible_answer=True, null_threshold=threshold)
         return answerer.answer([ITEMS[0]], parameters)[0][0].answer == ""

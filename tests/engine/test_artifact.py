@@ -37,7 +37,7 @@ def refusal(model: Path) -> str:
     return message
 
 
-def test_a_good_one_loads(model: Path) -> None:
+def test_a_valid_artifact_loads(model: Path) -> None:
     artifact = load_artifact(model)
     assert artifact.precision == "int8"
     assert artifact.cls_id == 2
@@ -175,13 +175,13 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ),
     ],
 )
-def test_the_cpu_count_is_the_cgroups(
+def test_the_cgroup_quota_limits_the_cpu_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     assert cpu.available_cpus(tree(tmp_path, files)) == expected
 
 
-def test_the_affinity_mask_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_affinity_mask_limits_the_cpu_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3})
     assert cpu.available_cpus(tmp_path) == 1

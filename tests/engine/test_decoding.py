@@ -129,7 +129,7 @@ def test_answers_of_any_logits(
 
 @pytest.mark.parametrize("align", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_wherever_the_model_points(kind: str, align: bool) -> None:
+def test_any_span_of_the_model(kind: str, align: bool) -> None:
     answerer = answerer_of(kind)
     parameters = Parameters(max_answer_len=3, max_seq_len=512, align_to_words=align)
     seen = set()

@@ -38,21 +38,23 @@ def answerer(request: pytest.FixtureRequest) -> QuestionAnswerer:
         ("Who designed the lighthouse?", FILLER + LIGHTHOUSE + FILLER, "Ingrid Solheim"),
     ],
 )
-def test_it_answers(answerer: QuestionAnswerer, question: str, context: str, expected: str) -> None:
+def test_the_default_model_answers(
+    answerer: QuestionAnswerer, question: str, context: str, expected: str
+) -> None:
     ((best,),) = answerer.answer([(question, context)])
     assert expected in best.answer
     assert len(best.answer) <= len(expected) + 20
     assert context[best.start : best.end] == best.answer
 
 
-def test_it_knows_when_it_does_not_know(answerer: QuestionAnswerer) -> None:
+def test_the_default_model_detects_unanswerable_questions(answerer: QuestionAnswerer) -> None:
     ((best,),) = answerer.answer(
         [("How many goals did the visiting team score?", LETTER)], Parameters(handle_impossible_answer=True)
     )
     assert best.answer == ""
 
 
-def test_both_ways_to_run_it_agree(answerer: QuestionAnswerer) -> None:
+def test_both_graphs_agree(answerer: QuestionAnswerer) -> None:
     other = QuestionAnswerer(answerer.artifact, kernel=answerer.graph.name != "avx512_vnni")
     same = 0
     for question, context in probes():

@@ -105,7 +105,7 @@ def test_links(model: Path, name: str) -> None:
     assert load_artifact(model).model_path == model / "model.onnx"
 
 
-def test_files_that_never_end(model: Path) -> None:
+def test_endless_files(model: Path) -> None:
     os.mkfifo(model / "pipe")
     edit(model, lambda manifest: manifest["files"].update(pipe={"sha256": "0" * 64, "bytes": 0}))
     assert "no ordinary file" in refusal(model)
@@ -146,7 +146,7 @@ def first_file(**changes: object) -> Change:
         lambda manifest: manifest.update(files=[1]),
     ],
 )
-def test_values_that_lie(model: Path, change: Change) -> None:
+def test_false_sizes_and_hashes(model: Path, change: Change) -> None:
     edit(model, change)
     assert "is not a valid manifest" in refusal(model)
 
@@ -154,7 +154,7 @@ def test_values_that_lie(model: Path, change: Change) -> None:
 @pytest.mark.parametrize(
     "content", [b"[" * 500_000, b'{"format": ' + b"9" * 10_000 + b"}", b"\xff", b" " * (2 << 20)]
 )
-def test_manifests_that_take_much(model: Path, content: bytes) -> None:
+def test_expensive_manifests(model: Path, content: bytes) -> None:
     (model / "manifest.json").write_bytes(content)
     assert "manifest.json" in refusal(model)
 
@@ -225,7 +225,7 @@ def test_tensors_of_any_size(model: Path, dims: list[int]) -> None:
 
 
 @pytest.mark.parametrize("domain", ["", "com.microsoft", "evil.example"])
-def test_operators_that_nobody_knows(model: Path, domain: str) -> None:
+def test_unknown_operators(model: Path, domain: str) -> None:
     def change(graph: onnx.ModelProto) -> None:
         graph.graph.node[5].op_type, graph.graph.node[5].domain = "Exfiltrate", domain
         if domain:

@@ -196,7 +196,7 @@ def test_it_computes_the_encoder(shape: tuple[int, int, int, int, str], tmp_path
     assert np.sqrt(np.mean(np.concatenate(errors) ** 2)) < 0.03 * spread
 
 
-def test_threads_and_what_ran_before_change_nothing(tmp_path: Path) -> None:
+def test_results_do_not_depend_on_threads_or_earlier_runs(tmp_path: Path) -> None:
     made = Made(tmp_path, *SHAPES[1])
     windows = [made.window(tokens) for tokens in (512, 1, 300, *range(2, 140, 3), 71, 77)]
     expected = [made.session(threads=1).run([window])[0] for window in windows]
@@ -222,7 +222,7 @@ def test_windows_of_one_batch_do_not_change_each_other(tmp_path: Path) -> None:
         assert same(WindowLogits(found[0][row], found[1][row]), expected)
 
 
-def test_any_thread_may_call_at_any_time(tmp_path: Path) -> None:
+def test_concurrent_runs(tmp_path: Path) -> None:
     made = Made(tmp_path, *SHAPES[0])
     encoder = made.session(threads=3)
     windows = [made.window(tokens) for tokens in (1, 2, 3, 20, 40, 90)]
@@ -303,7 +303,7 @@ def test_ids_beyond_the_tables_are_refused(tmp_path: Path) -> None:
         ({}, {5: np.zeros((64, 3), dtype=np.int8)}),
     ],
 )
-def test_a_node_that_does_not_fit_leaves_the_model_to_the_portable_graph(
+def test_an_invalid_node_falls_back_to_the_portable_graph(
     attributes: dict[str, Any], inputs: dict[int, npt.NDArray[Any]], tmp_path: Path, caplog: Any
 ) -> None:
     made = Made(tmp_path, *SHAPES[0])
@@ -320,7 +320,7 @@ def test_a_node_that_does_not_fit_leaves_the_model_to_the_portable_graph(
     assert "The portable graph runs the model" in caplog.text
 
 
-def test_a_library_that_is_none_leaves_the_model_to_the_portable_graph(
+def test_an_invalid_library_falls_back_to_the_portable_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     library = tmp_path / "operator.so"
@@ -332,12 +332,12 @@ def test_a_library_that_is_none_leaves_the_model_to_the_portable_graph(
     assert "The portable graph runs the model" in caplog.text
 
 
-def test_the_model_that_comes_along_has_both_graphs() -> None:
+def test_the_default_model_has_both_graphs() -> None:
     assert choose_graph(DEFAULT).name == KERNEL
     assert choose_graph(DEFAULT, enabled=False).name == PORTABLE
 
 
-def test_a_graph_that_no_manifest_vouches_for_is_not_used(tmp_path: Path) -> None:
+def test_a_graph_that_is_not_in_the_manifest_is_ignored(tmp_path: Path) -> None:
     """Nobody has verified it."""
     made = Made(tmp_path, *SHAPES[0])
     files = {name: facts for name, facts in made.artifact.manifest["files"].items() if "avx512" not in name}

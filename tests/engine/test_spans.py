@@ -31,7 +31,7 @@ def logits(tokens: int, seed: int) -> WindowLogits:
     st.integers(1, 20),
     st.integers(1, 200),
 )
-def test_finds_what_a_plain_search_finds(pairs: list[tuple[float, float]], longest: int, count: int) -> None:
+def test_equals_a_brute_force_search(pairs: list[tuple[float, float]], longest: int, count: int) -> None:
     start, end = np.array(pairs, dtype=np.float32).T
     found = list(top_spans(WindowProbabilities(start, end), longest, count))
     plain = sorted(

@@ -67,7 +67,7 @@ def test_long_texts_too(kind: str, text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *FILES])
-def test_a_text_that_is_long_in_earnest(kind: str) -> None:
+def test_a_very_long_text(kind: str) -> None:
     whole, served = both(kind)
     text = JAPANESE * 1000 + "[SEP] e\u0301 " * 1000
     check(served.tokenize(text, "context", time.monotonic() + 60), whole, text)
@@ -88,7 +88,7 @@ def test_a_deadline_that_has_passed(text: str) -> None:
         served.tokenize(text, "context", time.monotonic())
 
 
-def test_a_long_text_holds_nobody_up() -> None:
+def test_a_long_text_blocks_no_other_thread() -> None:
     """Neither a caller whose deadline passes meanwhile, nor another thread that wants to run Python."""
     _, served = both("default")
     text = JAPANESE * 40_000

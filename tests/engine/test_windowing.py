@@ -123,7 +123,7 @@ def test_a_model_with_short_windows_uses_upstreams_overlap() -> None:
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200))
-def test_batches_hold_every_window_once_within_the_budget(lengths: list[int], budget: int) -> None:
+def test_batches_partition_the_windows_within_the_budget(lengths: list[int], budget: int) -> None:
     windows = [Window(np.arange(1, n + 1), np.zeros(n, dtype=np.int64), 0, 0, 0, n) for n in lengths]
     seen: list[int] = []
     for batch in batch_windows(windows, budget, pad_id=0):

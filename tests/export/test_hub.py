@@ -114,7 +114,7 @@ def test_a_hub_model_is_pinned_to_its_commit(hub: Hub, tmp_path: Path, export: E
         (("--model", "no such/folder/at all"), "neither a folder"),
     ],
 )
-def test_what_the_hub_refuses_is_told(
+def test_errors_of_the_hub_are_reported(
     flags: tuple[str, ...], words: str, hub: Hub, tmp_path: Path, export: Export
 ) -> None:
     done = export(*flags, "--output", tmp_path / "out", env=hub.environment())
@@ -124,7 +124,7 @@ def test_what_the_hub_refuses_is_told(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_hub_out_of_reach_is_told(hub: Hub, tmp_path: Path, export: Export) -> None:
+def test_an_unreachable_hub_is_reported(hub: Hub, tmp_path: Path, export: Export) -> None:
     env = hub.environment(HF_ENDPOINT="http://127.0.0.1:9")
     done = export("--model", MODEL, "--output", tmp_path / "out", env=env)
     assert done.returncode == 2

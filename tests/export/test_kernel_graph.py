@@ -44,7 +44,7 @@ def exported(
         ("electra", {"initializer_range": 0.2, "embedding_size": 64}),
     ],
 )
-def test_bert_and_its_kin_get_a_second_graph(
+def test_bert_like_models_get_a_second_graph(
     name: str, sizes: dict[str, object], recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answerer = exported(name, tmp_path, monkeypatch, recipe, **sizes)

@@ -158,7 +158,9 @@ def test_a_target_this_cpu_lacks(tiny: Path, tmp_path: Path, capsys: pytest.Capt
     assert target in message
 
 
-def test_a_gate_nobody_passes(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gate_that_no_candidate_passes(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.choose.MAX_ERROR", 0.0)
         message = refused(capsys, "--model", tiny, "--output", tmp_path / "out")
@@ -166,7 +168,7 @@ def test_a_gate_nobody_passes(tiny: Path, tmp_path: Path, capsys: pytest.Capture
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_an_artifact_is_left_alone(
+def test_other_folders_are_not_replaced(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
@@ -196,7 +198,7 @@ def test_a_good_artifact_survives_a_failed_export(
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_by_the_user_it_leaves_nothing(stop: signal.Signals, tiny: Path, tmp_path: Path) -> None:
+def test_an_interrupted_export_leaves_nothing(stop: signal.Signals, tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-m", "export", "--model", tiny, "--output", output],

@@ -18,7 +18,7 @@ QUESTION = "How long is the warranty of the pump?"
 CONTEXT = "The pump comes with a two-year warranty; its hoses, which wear, are covered for six months."
 
 
-def test_the_floats_compute_what_the_rounded_weights_do(tmp_path: Path) -> None:
+def test_restored_weights_are_equivalent(tmp_path: Path) -> None:
     output = tmp_path / "restored"
     assert main(["--artifact", str(ARTIFACT), "--output", str(output)]) == 0
     answerer = QuestionAnswerer(load_artifact(ARTIFACT))

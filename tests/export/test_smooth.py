@@ -27,7 +27,7 @@ def assert_same(graph: Path, smoothed: Path) -> None:
         np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4 * np.abs(before).max())
 
 
-def test_the_function_stays(tmp_path: Path) -> None:
+def test_smoothing_preserves_the_function(tmp_path: Path) -> None:
     model = onnx.load(str(TINY / "model.onnx"))
     # An outlier as trained models have: one channel of a layer norm 50 times the others.
     (gain,) = (t for t in model.graph.initializer if t.name == "bert.embeddings.LayerNorm.weight")
@@ -43,7 +43,7 @@ def test_the_function_stays(tmp_path: Path) -> None:
     assert_same(graph, smoothed)
 
 
-def test_behind_a_relu_it_costs_nothing(tmp_path: Path) -> None:
+def test_smoothing_is_folded_after_a_relu(tmp_path: Path) -> None:
     model = onnx.load(str(TINY / "model.onnx"))
     # GELU, x/2 (1 + erf(x/sqrt 2)), becomes ReLU: all of its nodes but the last, which gives the result.
     for start in [node for node in model.graph.node if node.op_type == "Erf"]:

@@ -144,7 +144,7 @@ def test_tied_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "key"), [("bfloat16", "dtype"), ("float16", "torch_dtype")])
-def test_half_precision_is_computed_in_whole(dtype: str, key: str, tiny: Path, tmp_path: Path) -> None:
+def test_half_precision_weights_are_converted(dtype: str, key: str, tiny: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(tiny, tmp_path / "source"))
     half = {name: t.to(getattr(torch, dtype)) for name, t in load_file(source / "model.safetensors").items()}
     save_file(half, source / "model.safetensors", {"format": "pt"})

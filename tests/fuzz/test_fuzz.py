@@ -63,7 +63,7 @@ def test_a_manifest_with_other_bytes(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("content", FOUND, ids=range(len(FOUND)))
-def test_what_was_found(content: bytes) -> None:
+def test_earlier_findings(content: bytes) -> None:
     manifest.check(content)
 
 

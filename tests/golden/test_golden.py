@@ -68,7 +68,7 @@ def test_answers_are_parts_of_their_contexts(answerer: QuestionAnswerer, run: di
         assert [a.score for a in answers] == sorted((a.score for a in answers), reverse=True)
 
 
-def test_where_the_answers_served_are_not_upstreams(answerer: QuestionAnswerer) -> None:
+def test_deviations_from_upstream(answerer: QuestionAnswerer) -> None:
     """Only where upstream's begin or end within a cluster: an accent written as a sign of its own."""
     others = set()
     for question, context in QUESTIONS:

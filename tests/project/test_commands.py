@@ -49,7 +49,7 @@ def help_of(*module: str) -> str:
 
 
 @pytest.mark.parametrize("line", ALL)
-def test_a_command_is_one_that_there_is(line: str) -> None:
+def test_commands_exist(line: str) -> None:
     words = [word for word in shlex.split(line) if word != "sudo"]
     while re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
@@ -81,7 +81,7 @@ def test_a_command_is_one_that_there_is(line: str) -> None:
         assert program in SYSTEM, program
 
 
-def test_what_is_typed_is_answered_as_told(start: Start) -> None:
+def test_transcripts_are_reproducible(start: Start) -> None:
     """Blocks that begin with a prompt, at a service with the model that comes along."""
     service = start(QA_MODEL=str(ROOT / "models/default"))
     tried = 0

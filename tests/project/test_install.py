@@ -75,7 +75,7 @@ def install(python: Path, name: str, environment: dict[str, str]) -> None:
     assert subprocess.run([python, "-c", find], check=False).returncode == 0
 
 
-def test_bent_by_variables(python: Path, home: dict[str, str], tmp_path: Path) -> None:
+def test_pip_variables_are_ignored(python: Path, home: dict[str, str], tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", "qa_variables")
     bent = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in BENT.items()}
     kept = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
@@ -83,7 +83,9 @@ def test_bent_by_variables(python: Path, home: dict[str, str], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("section", ["global", "install"])
-def test_bent_by_a_file(python: Path, home: dict[str, str], tmp_path: Path, section: str) -> None:
+def test_pip_configuration_files_are_ignored(
+    python: Path, home: dict[str, str], tmp_path: Path, section: str
+) -> None:
     wheel(tmp_path / "wheels", f"qa_file_{section}")
     # With these in [global] no pip command works as told, `pip config list` included.
     bent = {name: value for name, value in BENT.items() if name not in ("python", "isolated")}
@@ -117,7 +119,7 @@ def index(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("way", ["variable", "file"])
-def test_a_companys_index_is_asked(
+def test_a_custom_index_is_used(
     python: Path, home: dict[str, str], tmp_path: Path, index: tuple[str, list[str]], way: str
 ) -> None:
     address, asked = index
@@ -133,7 +135,7 @@ def test_a_companys_index_is_asked(
     assert f"/simple/{name.replace('_', '-')}/" in asked
 
 
-def test_the_way_to_the_index_is_kept(python: Path, home: dict[str, str], tmp_path: Path) -> None:
+def test_proxy_and_certificates_are_kept(python: Path, home: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text(
         "[global]\nproxy = http://proxy:3128\ncert = /etc/ca.pem\nextra-index-url =\n  http://a\n  http://b\n"
         "[install]\ntrusted-host = a\nuser = yes\n[list]\nformat = columns\n"

@@ -57,7 +57,7 @@ def test_the_predictor_of_kserve_is_a_valid_pod(version: str) -> None:
     kubernetes_validate.validate(pod, version, strict=True)
 
 
-def test_a_field_that_does_not_exist_is_found() -> None:
+def test_an_unknown_field_is_detected() -> None:
     broken = copy.deepcopy(document("deployment.yaml"))
     broken["spec"]["template"]["spec"]["containers"][0]["readinessProb"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):

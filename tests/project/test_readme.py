@@ -37,20 +37,20 @@ def test_the_table_of_settings_is_as_generated() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_no_setting_is_told_that_does_not_exist(page: str) -> None:
+def test_documented_settings_exist(page: str) -> None:
     known = {f"QA_{setting.name.upper()}" for setting in fields(Settings)}
     assert set(re.findall(r"\bQA_[A-Z_]+\b", PAGES[page])) - {"QA_"} <= known
 
 
 @pytest.mark.parametrize("parameter", fields(Parameters), ids=lambda parameter: parameter.name)
-def test_every_parameter_is_told(parameter) -> None:  # type: ignore[no-untyped-def] # a Field
+def test_every_parameter_is_documented(parameter) -> None:  # type: ignore[no-untyped-def] # a Field
     (told,) = re.findall(rf"^\| `{parameter.name}` \| (.*?) \|", PAGES["docs/use.md"], re.MULTILINE)
     special = {"doc_stride": "128", "null_threshold": "the model's", "scoring": '`"global"`'}
     default = special.get(parameter.name, str(parameter.default).lower())
     assert told == default
 
 
-def test_every_file_of_the_service_is_told() -> None:
+def test_every_module_is_documented() -> None:
     told = PAGES["docs/architecture.md"]
     for file in [*(ROOT / "service").glob("*.py"), *(ROOT / "service/engine").glob("*.py")]:
         assert file.name == "__init__.py" or f" {file.name} " in told, file
@@ -77,7 +77,7 @@ def test_links_lead_somewhere(page: str) -> None:
             assert heading in {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in titles}, target
 
 
-def test_what_the_security_page_names_exists() -> None:
+def test_commands_and_paths_of_the_security_page_exist() -> None:
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"^make ([a-z]+)", page, re.MULTILINE)) <= set(targets)

@@ -187,14 +187,14 @@ def test_no_private_name_of_the_web_server_and_framework_is_touched(file: Path) 
         ("def f(request):\n    return getattr(request, '_cached')", "_cached"),
     ],
 )
-def test_the_test_itself_sees_a_private_name(source: str, found: str) -> None:
+def test_the_check_detects_a_private_name(source: str, found: str) -> None:
     assert private_names(source) == {found}
     assert (
         private_names("class A:\n    def f(self):\n        self._own = 1\n        return self._own") == set()
     )
 
 
-def test_the_test_itself_sees_a_wrong_import(tmp_path: Path) -> None:
+def test_the_check_detects_a_wrong_import(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text("def f():\n    from service import app\n    import torch.nn\n")
     assert list(imports(file)) == ["service.app", "torch.nn"]

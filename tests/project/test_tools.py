@@ -74,7 +74,7 @@ def test_requirements_follow_from_the_project(requirements: ModuleType) -> None:
         ("requirements-export.txt", "torch==2.13.0", "torch==2.12.0", "pyproject.toml wants torch"),
     ],
 )
-def test_a_tampered_requirement_is_found(
+def test_a_tampered_requirement_is_detected(
     requirements: ModuleType, copy: Path, name: str, old: str, new: str, fault: str
 ) -> None:
     file = copy / name
@@ -84,7 +84,7 @@ def test_a_tampered_requirement_is_found(
     assert any(fault in found for found in requirements.faults(copy))
 
 
-def test_the_installer_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+def test_the_installer_rejects_unknown_arguments(tmp_path: Path) -> None:
     done = subprocess.run(
         [ROOT / "deploy/install.sh", "everything", tmp_path / "venv"], capture_output=True, text=True
     )

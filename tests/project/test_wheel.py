@@ -81,7 +81,7 @@ def test_the_command_answers_at_once(installed: Installed) -> None:
     assert str(installed.packages / "service/default_model") in installed.run("qa-onnx", "check")
 
 
-def test_it_is_imported_by_its_name(installed: Installed) -> None:
+def test_qa_onnx_can_be_imported(installed: Installed) -> None:
     program = (
         "from qa_onnx import pipeline\n"
         "qa = pipeline('question-answering')\n"
@@ -90,7 +90,7 @@ def test_it_is_imported_by_its_name(installed: Installed) -> None:
     assert installed.run("python", "-c", program) == "1931\n"
 
 
-def test_it_answers_files(installed: Installed, tmp_path: Path) -> None:
+def test_bulk_works(installed: Installed, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text(f"question,context\nWhen was it opened?,{CONTEXT}\n")
     files = ("--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv"))
     assert "1 rows answered" in installed.run("qa-onnx", "bulk", *files)
@@ -110,7 +110,7 @@ def test_without_the_compiled_parts_it_answers_too(installed: Installed) -> None
             file.with_suffix(".hidden").rename(file)
 
 
-def test_without_the_model_it_says_so(installed: Installed) -> None:
+def test_a_missing_model_is_reported(installed: Installed) -> None:
     model = installed.packages / "service/default_model"
     model.rename(model.with_name("hidden"))
     try:

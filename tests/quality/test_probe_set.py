@@ -58,7 +58,7 @@ def test_some_texts_are_longer_than_one_window() -> None:
     assert sum(length > Parameters().max_seq_len for length in lengths) >= 4
 
 
-def test_what_counts_as_right() -> None:
+def test_criterion_of_a_correct_answer() -> None:
     probe = Probe("how long", "manual", "?", "about 25 minutes or so", ("about 25 minutes",))
     assert is_right(probe, "About 25 minutes.")
     assert is_right(probe, "25 minutes")  # F1 is 0.8

@@ -32,14 +32,14 @@ def health(*flags: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "::", "[::]", "::1", "[::1]"])  # noqa: S104
-def test_it_serves_on_every_form_of_a_host(start: Start, host: str) -> None:
+def test_every_form_of_host_is_served(start: Start, host: str) -> None:
     service = start(host=host)
     assert service.ask(ITEM).status == 200
     assert health("--host", host, "--port", str(service.port)).returncode == 0
 
 
 @pytest.mark.parametrize("scheme", ["unix:", "unix://"])
-def test_it_serves_on_a_socket_in_a_file(start: Start, tmp_path: Path, scheme: str) -> None:
+def test_a_unix_socket_is_served(start: Start, tmp_path: Path, scheme: str) -> None:
     path = tmp_path / "qa.sock"
     for _ in range(2):  # the second finds the socket of the first, which was killed
         service = start(host=f"{scheme}{path}")
@@ -61,17 +61,17 @@ def test_it_serves_on_a_socket_in_a_file(start: Start, tmp_path: Path, scheme: s
         *("http://localhost", "unix:/no/such/qa.sock", "unix:" + "x" * 200),
     ],
 )
-def test_what_cannot_be_listened_on_is_refused_at_once(runtime_python: Path, host: str) -> None:
+def test_unusable_addresses_are_rejected_at_startup(runtime_python: Path, host: str) -> None:
     assert "QA_HOST" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_HOST=host)
 
 
-def test_a_file_that_is_no_socket_is_left(runtime_python: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_kept(runtime_python: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("text")
     assert "QA_HOST" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_HOST=f"unix:{tmp_path}/precious")
     assert (tmp_path / "precious").read_text() == "text"
 
 
-def test_health_finds_what_its_environment_started(start: Start, free_port: int) -> None:
+def test_health_finds_the_service_of_its_environment(start: Start, free_port: int) -> None:
     """As a container's health check does, which knows the image's variables but not the flags of `serve`."""
     settings = {"QA_HOST": "127.0.0.1", "QA_PORT": str(free_port)}
     assert health(**settings).returncode == 2
@@ -92,7 +92,7 @@ def test_health_knows_the_port_of_platforms(start: Start) -> None:
     assert health(PORT="1").returncode == 2
 
 
-def test_hosts_and_addresses_go_together() -> None:
+def test_hosts_and_addresses_match() -> None:
     for host in ("::1", "[::1]", "127.0.0.1", "localhost"):
         listener = address.listen(host, 0)
         with listener:
@@ -101,7 +101,7 @@ def test_hosts_and_addresses_go_together() -> None:
             connection.close()
 
 
-def test_a_service_takes_its_place_again_at_once(start: Start) -> None:
+def test_a_port_can_be_reused_at_once(start: Start) -> None:
     """A port whose last connections linger is free."""
     first: Service = start()
     assert first.ask(ITEM).status == 200
@@ -110,7 +110,7 @@ def test_a_service_takes_its_place_again_at_once(start: Start) -> None:
     listener.close()
 
 
-def test_a_socket_of_systemd_is_the_only_one(free_port: int) -> None:
+def test_a_systemd_socket_replaces_host_and_port(free_port: int) -> None:
     """As a socket unit starts a service: descriptor 3, and two variables."""
     settings = {"QA_HOST": "127.0.0.1", "QA_PORT": str(free_port)}
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -35,7 +35,7 @@ PACKED = {
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_packed_bodies_are_read(service: Service, connect: Connect, kind: str) -> None:
+def test_compressed_bodies(service: Service, connect: Connect, kind: str) -> None:
     coding, body = PACKED[kind]
     expected = service.ask(ITEM).body
     wire = connect(service)
@@ -46,22 +46,20 @@ def test_packed_bodies_are_read(service: Service, connect: Connect, kind: str) -
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, raw_deflate])
-def test_what_unpacks_to_too_much_is_refused(service: Service, connect: Connect, pack) -> None:  # type: ignore[no-untyped-def] # three kinds
+def test_decompression_bombs_are_rejected(service: Service, connect: Connect, pack) -> None:  # type: ignore[no-untyped-def] # three kinds
     coding = "gzip" if pack is gzip.compress else "deflate"
     for size in (LIMIT + 1, 10_000_000):
         body = pack(BODY.ljust(size))
         refused(connect(service).ask(message(body, f"Content-Encoding: {coding}")), 413, "too_large")
 
 
-def test_many_members_that_unpack_to_too_much_are_refused(service: Service, connect: Connect) -> None:
+def test_multi_member_decompression_bombs_are_rejected(service: Service, connect: Connect) -> None:
     body = gzip.compress(b" " * 1000) * 30
     refused(connect(service).ask(message(body, "Content-Encoding: gzip")), 413, "too_large")
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress", SECRET])
-def test_another_coding_is_refused_with_those_that_are_read(
-    service: Service, connect: Connect, coding: str
-) -> None:
+def test_unsupported_content_encodings_are_rejected(service: Service, connect: Connect, coding: str) -> None:
     reply = connect(service).ask(message(BODY, f"Content-Encoding: {coding}"))
     refused(reply, 415, "unsupported_media_type")
     assert reply.headers["Accept-Encoding"] == "gzip, deflate"
@@ -79,20 +77,20 @@ def test_another_coding_is_refused_with_those_that_are_read(
         ("deflate", zlib.compress(BODY)[:-1]),
     ],
 )
-def test_what_is_not_packed_as_it_says_is_refused(
+def test_corrupt_compressed_bodies_are_rejected(
     service: Service, connect: Connect, coding: str, body: bytes
 ) -> None:
     refused(connect(service).ask(message(body, f"Content-Encoding: {coding}")), 400, "invalid_json")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text(service: Service) -> None:
+def test_a_byte_order_mark_is_stripped(service: Service) -> None:
     expected = service.ask(ITEM).body
     assert service.ask(b"\xef\xbb\xbf" + BODY).body == expected
     assert service.ask(b"\xef\xbb\xbf" + json.dumps([ITEM]).encode()).body == [expected]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
-def test_another_encoding_is_told_in_one_sentence(service: Service, encoding: str) -> None:
+def test_other_character_encodings_are_rejected(service: Service, encoding: str) -> None:
     reply = service.ask(BODY.decode().encode(encoding))
     refused(reply, 400, "invalid_json")
     assert "UTF-8" in reply.body["error"]["message"]
@@ -145,7 +143,7 @@ def roomy(start: Start) -> Service:
         (json.dumps({"question": "\u0301" * 300_000, "context": "Ann wrote it."}).encode(), 200),
     ],
 )
-def test_large_things_are_answered_or_refused_soon(roomy: Service, body: bytes, status: int) -> None:
+def test_large_bodies_are_processed_or_rejected_quickly(roomy: Service, body: bytes, status: int) -> None:
     began = time.monotonic()
     reply = roomy.ask(body)
     took = time.monotonic() - began

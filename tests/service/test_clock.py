@@ -18,7 +18,7 @@ CLOCK = str(Path(__file__).parent / "jumping_clock")
 DAY = 24 * 3600.0
 
 
-def test_only_dates_that_people_read_come_from_it() -> None:
+def test_only_displayed_dates_use_the_wall_clock() -> None:
     """Of a request for traces, and of a benchmark's record."""
     asking = {
         str(file.relative_to(ROOT))
@@ -33,7 +33,7 @@ def jumpy(start: Start) -> Service:
     return start("--access-log", PYTHONPATH=CLOCK, QA_THREADS="1")
 
 
-def test_questions_are_answered_and_figures_are_right(jumpy: Service, connect: Connect) -> None:
+def test_answers_and_metrics_are_correct(jumpy: Service, connect: Connect) -> None:
     wire = connect(jumpy)
     for _ in range(20):
         reply = wire.ask(QUESTION)
@@ -54,7 +54,7 @@ def test_questions_are_answered_and_figures_are_right(jumpy: Service, connect: C
     assert all(0 <= took < 60_000 for took in milliseconds)
 
 
-def test_what_runs_is_answered_before_it_stops(jumpy: Service) -> None:
+def test_running_requests_are_drained(jumpy: Service) -> None:
     replies: list[Reply] = []
     asking = threading.Thread(target=lambda: replies.append(jumpy.ask(LONG)))
     asking.start()
@@ -64,7 +64,7 @@ def test_what_runs_is_answered_before_it_stops(jumpy: Service) -> None:
     assert [reply.status for reply in replies] == [200]
 
 
-def test_workers_are_replaced_when_they_are_to_be(jumpy: Service) -> None:
+def test_workers_are_replaced_only_by_a_reload(jumpy: Service) -> None:
     """By a reload, and never since they seemed silent for hours."""
     old = jumpy.workers()
     time.sleep(3)  # the master looks at them each second
@@ -78,7 +78,7 @@ def test_workers_are_replaced_when_they_are_to_be(jumpy: Service) -> None:
     assert "TIMEOUT" not in jumpy.log.read_text()
 
 
-def test_lines_of_json_tell_how_long_it_took(start: Start) -> None:
+def test_json_log_lines_have_the_duration(start: Start) -> None:
     service = start(PYTHONPATH=CLOCK, QA_LOG_FORMAT="json")
     assert service.ask(ITEM).status == 200
     service.stop()

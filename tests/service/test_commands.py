@@ -29,7 +29,7 @@ def run(runtime_python: Path):  # type: ignore[no-untyped-def] # the signature i
     return run
 
 
-def test_answer_prints_the_place_and_the_score(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_answer_prints_offsets_and_score(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     file = tmp_path / "context.txt"
     file.write_text(ITEM["context"])
     done = run("answer", "--question", ITEM["question"], "--context-file", str(file))
@@ -43,7 +43,7 @@ def test_answer_prints_the_place_and_the_score(run, tmp_path: Path) -> None:  # 
     assert f"{found['score']:.4f}" in text
 
 
-def test_answer_reads_stdin_as_it_is(run) -> None:  # type: ignore[no-untyped-def]
+def test_answer_reads_stdin_unchanged(run) -> None:  # type: ignore[no-untyped-def]
     context = "First line\r\nZoe\u0308 left in 1931\r\n"
     done = run(
         *("answer", "--question", "Who?", "--context-file", "-", "--json", "--top-k", "20"),
@@ -55,7 +55,7 @@ def test_answer_reads_stdin_as_it_is(run) -> None:  # type: ignore[no-untyped-de
     assert any("\r\n" in a["answer"] for a in answers)
 
 
-def test_answer_may_be_none(run) -> None:  # type: ignore[no-untyped-def]
+def test_answer_prints_no_answer(run) -> None:  # type: ignore[no-untyped-def]
     done = run("answer", "--question", "Who?", "--context-file", "-", stdin=b" \n")
     assert done.returncode == 0
     assert b"no answer" in done.stdout
@@ -73,7 +73,7 @@ def test_answer_may_be_none(run) -> None:  # type: ignore[no-untyped-def]
         (("check", "/no/such"), b"", "/no/such"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(run, arguments, stdin: bytes, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_errors_are_one_sentence(run, arguments, stdin: bytes, words: str) -> None:  # type: ignore[no-untyped-def]
     done = run(*arguments, stdin=stdin)
     assert done.returncode == 2
     message = done.stderr.decode()
@@ -107,7 +107,7 @@ def test_soak_compares_every_reply_and_prints_figures(run) -> None:  # type: ign
 COMMANDS = ("serve", "health", "answer", "check", "soak", "bench", "bulk")
 
 
-def test_help_tells_every_setting(run) -> None:  # type: ignore[no-untyped-def]
+def test_help_lists_every_setting(run) -> None:  # type: ignore[no-untyped-def]
     text = run("serve", "--help").stdout.decode()
     for setting in fields(Settings):
         assert f"(QA_{setting.name.upper()}" in text.replace("(QA_\n", "(QA_")
@@ -150,7 +150,7 @@ def test_a_closed_stdout_is_no_error(runtime_python: Path) -> None:
     assert done.returncode == 128 + signal.SIGPIPE
 
 
-def test_build_time_packages_are_neither_there_nor_imported(runtime_python: Path) -> None:
+def test_build_time_packages_are_neither_installed_nor_imported(runtime_python: Path) -> None:
     script = f"""
 import sys
 import service.app
@@ -172,7 +172,7 @@ print([name for name in names[:-1] if importlib.util.find_spec(name)])
     assert done.stdout == "[]\n[]\n"
 
 
-def test_nothing_is_reported_to_anybody(runtime_python: Path) -> None:
+def test_telemetry_of_libraries_is_off(runtime_python: Path) -> None:
     """ONNX Runtime's telemetry starts a thread at import unless it is off."""
     script = "import service, os, onnxruntime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     done = subprocess.run(

@@ -33,17 +33,17 @@ def test_gzip_is_accepted_in_many_ways(service: Service, accepted: str) -> None:
 
 
 @pytest.mark.parametrize("accepted", ["gzip;q=0", "br", "", "gzip;q=0, *", "x-gzip-not"])
-def test_gzip_is_not_sent_to_who_does_not_accept_it(service: Service, accepted: str) -> None:
+def test_gzip_is_not_sent_unless_accepted(service: Service, accepted: str) -> None:
     assert "Content-Encoding" not in ask(service, MANY, accepted).headers
 
 
-def test_short_answers_stay_as_they_are(service: Service) -> None:
+def test_short_responses_are_not_compressed(service: Service) -> None:
     for reply in (ask(service, ITEM, "gzip"), ask(service, {}, "gzip")):
         assert "Content-Encoding" not in reply.headers
         assert json.loads(reply.data)
 
 
-def test_files_are_still_asked_for_by_their_tag(service: Service) -> None:
+def test_etags_work_with_compression(service: Service) -> None:
     def get(**headers: str) -> Reply:
         sent = {"Accept_Encoding": "gzip", **headers}
         return service.ask(None, method="GET", path="/page/script.js", connection=None, **sent)

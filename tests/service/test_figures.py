@@ -86,7 +86,7 @@ def test_memory_is_that_of_all_processes(counted: Service) -> None:
     assert 1 << 24 < workers < 1 << 31
 
 
-def test_times_are_told_apart_from_a_millisecond_to_the_deadline(counted: Service) -> None:
+def test_histogram_buckets_range_from_a_millisecond_to_the_deadline(counted: Service) -> None:
     text = counted.get("/metrics").data.decode()
     for name in ("qa_request_seconds", "qa_stage_seconds"):
         found = {float(bound) for bound in re.findall(rf'^{name}_bucket{{le="([\d.]+)"', text, re.MULTILINE)}
@@ -95,7 +95,7 @@ def test_times_are_told_apart_from_a_millisecond_to_the_deadline(counted: Servic
         assert all(high / low <= 3 for low, high in pairwise(bounds))
 
 
-def test_the_text_is_well_formed(counted: Service) -> None:
+def test_the_exposition_format_is_valid(counted: Service) -> None:
     families = list(text_string_to_metric_families(counted.get("/metrics").data.decode()))
     samples = Counter(
         (sample.name, tuple(sorted(sample.labels.items())))
@@ -115,7 +115,7 @@ def expressions() -> Iterator[str]:
     yield from (target["expr"] for panel in panels() for target in panel["targets"])
 
 
-def test_the_dashboard_shows_figures_that_exist(counted: Service) -> None:
+def test_the_dashboard_uses_existing_metrics(counted: Service) -> None:
     labels: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(counted.get("/metrics").data.decode()):
         for sample in family.samples:
@@ -136,13 +136,13 @@ def test_the_dashboard_shows_figures_that_exist(counted: Service) -> None:
             assert expression.count(opening) == expression.count(closing), expression
 
 
-def test_every_figure_is_on_the_dashboard(counted: Service) -> None:
+def test_every_metric_is_on_the_dashboard(counted: Service) -> None:
     shown = " ".join(expressions())
     for family in text_string_to_metric_families(counted.get("/metrics").data.decode()):
         assert family.name in shown, family.name
 
 
-def test_grafanas_own_types_keep_all_of_the_dashboard() -> None:
+def test_the_dashboard_round_trips_through_grafanas_types() -> None:
     """Grafana's SDK has its schemas as types, which ignore fields that are not in them."""
     register_default_plugins()  # the types of panels and queries
     read = dashboard.Dashboard.from_json(json.loads(DASHBOARD.read_text()))

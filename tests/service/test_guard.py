@@ -40,7 +40,7 @@ def with_key(service: Service, key: str) -> Reply:
     return service.ask(ITEM, Authorization=f"Bearer {key}")
 
 
-def test_one_of_the_keys_is_asked_for(guarded: Service) -> None:
+def test_an_api_key_is_required(guarded: Service) -> None:
     for key in (FIRST, SECOND):
         assert with_key(guarded, key).status == 200
     assert guarded.ask(ITEM, Authorization=f"bearer {FIRST}").status == 200  # schemes have no case
@@ -140,7 +140,7 @@ def test_a_file_without_usable_keys_stops_the_start(
         read_keys(str(tmp_path / "none"))
 
 
-def test_without_keys_everybody_may_ask() -> None:
+def test_no_authentication_without_a_key_file() -> None:
     Keys().check(None)
     with pytest.raises(Unauthorized):
         Keys((b"x" * 32,)).check(None)
@@ -157,7 +157,7 @@ def preflight(service: Service, origin: str, path: str = "/predict") -> Reply:
     )
 
 
-def test_pages_of_allowed_origins_may_ask(guarded: Service) -> None:
+def test_allowed_origins(guarded: Service) -> None:
     for origin in (ORIGIN, "http://localhost:3000"):
         asked = preflight(guarded, origin)
         assert asked.status == 204
@@ -176,7 +176,7 @@ def test_pages_of_allowed_origins_may_ask(guarded: Service) -> None:
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", ORIGIN + ".evil.example", ORIGIN.upper(), "null"])
-def test_pages_of_other_origins_may_not(guarded: Service, origin: str) -> None:
+def test_other_origins_are_not_allowed(guarded: Service, origin: str) -> None:
     for reply in (preflight(guarded, origin), guarded.ask(ITEM, Origin=origin)):
         assert "Access-Control-Allow-Origin" not in reply.headers
         assert "Access-Control-Allow-Methods" not in reply.headers
@@ -193,6 +193,6 @@ def test_all_origins(start: Start, service: Service) -> None:
 @pytest.mark.parametrize(
     "origins", ["example.org", "https://example.org/", "https://a.example https://b.example"]
 )
-def test_what_is_no_origin_is_refused(origins: str) -> None:
+def test_invalid_origins_are_rejected(origins: str) -> None:
     with pytest.raises(SettingsError, match="QA_CORS_ORIGINS"):
         Settings(cors_origins=origins)

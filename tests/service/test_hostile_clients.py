@@ -39,14 +39,14 @@ def test_refusals_keep_the_connection_and_are_counted(full: tuple[Service, Wire]
     assert figures["qa_request_seconds_count"] == answered  # how fast refusals are says nothing
 
 
-def test_operators_are_answered_while_all_places_are_taken(full: tuple[Service, Wire]) -> None:
+def test_operator_routes_work_under_overload(full: tuple[Service, Wire]) -> None:
     """Busy is not broken."""
     service, _ = full
     for path in ("/health/live", "/health/ready", "/metrics", "/info"):
         assert service.get(path).status == 200
 
 
-def test_a_refusal_waits_for_no_body(full: tuple[Service, Wire]) -> None:
+def test_a_rejection_does_not_wait_for_the_body(full: tuple[Service, Wire]) -> None:
     """It comes before the body does; and what was not read is not taken for the next request."""
     _, wire = full
     body = QUESTION * 20  # looks like questions
@@ -56,7 +56,7 @@ def test_a_refusal_waits_for_no_body(full: tuple[Service, Wire]) -> None:
     assert wire.ask(message(b"", line="GET /health/live HTTP/1.1")).body == {"status": "live"}
 
 
-def test_an_unread_body_that_is_long_ends_the_connection(full: tuple[Service, Wire]) -> None:
+def test_a_long_unread_body_closes_the_connection(full: tuple[Service, Wire]) -> None:
     _, wire = full
     refused(wire.ask(message(BODY.ljust(100_000))), 429, "overloaded")
     assert wire.ended()
@@ -75,7 +75,7 @@ def test_questions_of_every_form_are_refused(full: tuple[Service, Wire], request
     refused(wire.ask(request_), 429, "overloaded")
 
 
-def test_refusals_of_requests_in_parts_and_of_two_at_once(full: tuple[Service, Wire]) -> None:
+def test_rejections_of_fragmented_and_pipelined_requests(full: tuple[Service, Wire]) -> None:
     _, wire = full
     wire.send(QUESTION[:40])
     time.sleep(0.1)  # as a rule the service has seen the first part by then
@@ -85,7 +85,7 @@ def test_refusals_of_requests_in_parts_and_of_two_at_once(full: tuple[Service, W
     assert wire.ask(QUESTION).status == 429
 
 
-def test_who_does_not_read_is_cut_off(start: Start) -> None:
+def test_a_client_that_does_not_read_is_disconnected(start: Start) -> None:
     service = start()
     large = message(json.dumps([ITEM | {"parameters": {"top_k": 100}}] * 128).encode())
     with socket.socket() as client:
@@ -101,7 +101,7 @@ def test_who_does_not_read_is_cut_off(start: Start) -> None:
     assert service.get("/health/live").status == 200
 
 
-def test_who_stalls_loses_place_and_thread(start: Start, connect: Connect) -> None:
+def test_a_stalled_client_loses_its_slot_and_thread(start: Start, connect: Connect) -> None:
     service = start(QA_MAX_WAITING="0", QA_THREADS="1")
     workers = service.workers()
     stalled = [connect(service) for _ in range(30)]  # more than there are threads
@@ -111,7 +111,7 @@ def test_who_stalls_loses_place_and_thread(start: Start, connect: Connect) -> No
     assert service.workers() == workers  # the event loop was never held up for so long that it seems dead
 
 
-def test_half_a_question_takes_no_place(start: Start, connect: Connect) -> None:
+def test_an_incomplete_request_takes_no_slot(start: Start, connect: Connect) -> None:
     service = start(QA_MAX_WAITING="0", QA_THREADS="1")
     for wire in (connect(service) for _ in range(5)):
         wire.send(QUESTION[:-5])
@@ -119,7 +119,7 @@ def test_half_a_question_takes_no_place(start: Start, connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("request_", [b"nonsense\r\n\r\n", message(BODY, "X-Huge: " + 9000 * "x")])
-def test_who_is_refused_and_does_not_close_holds_nobody_up(
+def test_a_rejected_client_that_keeps_the_connection_open_blocks_nobody(
     start: Start, connect: Connect, request_: bytes
 ) -> None:
     service = start()
@@ -130,7 +130,7 @@ def test_who_is_refused_and_does_not_close_holds_nobody_up(
         assert service.ask(ITEM, connection=patient).status == 200
 
 
-def test_who_does_not_close_holds_nobody_up(start: Start, connect: Connect) -> None:
+def test_a_client_that_keeps_the_connection_open_blocks_nobody(start: Start, connect: Connect) -> None:
     service = start()
     slow = [connect(service) for _ in range(60)]
     for wire in slow:
@@ -154,7 +154,7 @@ def usual(service: Service, count: int) -> float:
     return max(took)
 
 
-def test_idle_and_slow_clients_cost_the_others_nothing(start: Start, connect: Connect) -> None:
+def test_idle_and_slow_clients_do_not_delay_others(start: Start, connect: Connect) -> None:
     """200 connections without a word, 50 that send a byte per second, in head and body."""
     service = start()
     before = usual(service, 20)
@@ -178,7 +178,7 @@ def test_idle_and_slow_clients_cost_the_others_nothing(start: Start, connect: Co
 @pytest.mark.parametrize(
     "text", ["\u3042\u4e9c" * 60_000, "\U0001f468\u200d\U0001f469 " * 40_000, "x" * 1_000_000]
 )
-def test_a_huge_or_foreign_text_does_not_stall_the_rest(start: Start, text: str) -> None:
+def test_huge_and_non_latin_texts_do_not_delay_others(start: Start, text: str) -> None:
     service = start(QA_THREADS="2")
     before = usual(service, 20)
     replies: list[int] = []

@@ -47,7 +47,7 @@ def test_a_client_with_a_token_and_headers_of_the_hosted_api(service: Service) -
     assert service.ask({"inputs": ITEM, "options": options}).body == service.ask(ITEM).body
 
 
-def test_errors_are_told_in_a_sentence(service: Service) -> None:
+def test_errors_are_one_sentence_for_the_client(service: Service) -> None:
     for path in ("", "/predict"):
         with pytest.raises(hub.errors.HfHubHTTPError) as caught:
             client(service, path).question_answering(question="", context="text")
@@ -66,7 +66,7 @@ def test_errors_keep_the_native_form_for_others(service: Service) -> None:
     assert service.ask({"question": ""}).body["error"]["code"] == "invalid_input"
 
 
-def test_overload_tells_when_to_come_back(start: Start) -> None:
+def test_overload_has_retry_after(start: Start) -> None:
     service = start(QA_MAX_WAITING="0", QA_THREADS="1")
     long = {"question": "Where?", "context": "The island is far away. " * 20_000}
     busy = threading.Thread(target=service.ask, args=(long,), kwargs={"X_Request_Timeout": "3"})

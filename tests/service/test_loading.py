@@ -30,7 +30,7 @@ def wait_ready(service: Service, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def test_while_it_loads_it_is_alive_and_not_ready(start: Start) -> None:
+def test_while_loading_it_is_live_but_not_ready(start: Start) -> None:
     service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_SECONDS="4", QA_ROOT_PATH="/qa")
     assert service.get("/health/live").status == 200
     (worker,) = service.workers()
@@ -49,7 +49,7 @@ def test_while_it_loads_it_is_alive_and_not_ready(start: Start) -> None:
     assert service.workers() == [worker]
 
 
-def test_it_may_load_for_longer_than_a_worker_may_be_silent(start: Start) -> None:
+def test_loading_may_exceed_the_worker_timeout(start: Start) -> None:
     """gunicorn takes a worker for dead after 30 s without a sign, and parts of loading allow none."""
     service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_SECONDS="1", SLOW_START_HOLD_SECONDS="34")
     deadline = time.monotonic() + 90
@@ -64,7 +64,7 @@ def test_it_may_load_for_longer_than_a_worker_may_be_silent(start: Start) -> Non
     assert "TIMEOUT" not in service.log.read_text()
 
 
-def test_onnx_runtime_lets_other_threads_run_while_it_loads_a_graph() -> None:
+def test_onnx_runtime_releases_the_gil_while_loading() -> None:
     """That is what health checks live on meanwhile; its versions differ in it."""
     graph = portable_graph(load_artifact(DEFAULT_MODEL), "")
     session._load(graph, 1)  # imports
@@ -91,7 +91,7 @@ def test_onnx_runtime_lets_other_threads_run_while_it_loads_a_graph() -> None:
     assert during > 20
 
 
-def test_it_can_be_stopped_while_it_loads(start: Start) -> None:
+def test_it_can_be_stopped_while_loading(start: Start) -> None:
     service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_SECONDS="30")
     began = time.monotonic()
     assert service.stop() == 0
@@ -99,7 +99,7 @@ def test_it_can_be_stopped_while_it_loads(start: Start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_can_be_stopped_before_it_listens(number: signal.Signals) -> None:
+def test_it_can_be_stopped_before_listening(number: signal.Signals) -> None:
     slow = {"PYTHONPATH": SLOW, "SLOW_START_MODULE": "gunicorn", "SLOW_START_SECONDS": "300"}
     process = subprocess.Popen(
         [PYTHON, "-m", "service", "serve", "--port", "0"],
@@ -118,7 +118,7 @@ def test_it_can_be_stopped_before_it_listens(number: signal.Signals) -> None:
     assert process.returncode == 128 + number
 
 
-def test_reloads_that_pile_up_are_one_and_do_not_hold_the_end_up(start: Start) -> None:
+def test_repeated_reloads_are_merged_and_do_not_delay_the_stop(start: Start) -> None:
     service = start(PYTHONPATH=SLOW, SLOW_START_SECONDS="7")
     for _ in range(20):
         service.process.send_signal(signal.SIGHUP)
@@ -132,7 +132,7 @@ def test_reloads_that_pile_up_are_one_and_do_not_hold_the_end_up(start: Start) -
 
 
 @pytest.mark.parametrize("how", ["replaced", "reloaded"])
-def test_nobody_is_sent_to_a_worker_that_loads(start: Start, how: str) -> None:
+def test_a_loading_worker_gets_no_requests(start: Start, how: str) -> None:
     service = start(QA_WORKERS="2", PYTHONPATH=SLOW, SLOW_START_SECONDS="3", QA_MAX_WAITING="100")
     deadline = time.monotonic() + 60
     while len(service.workers()) != 2 or service.log.read_text().count("Loaded") < 2:

@@ -94,7 +94,7 @@ def test_parameters_and_several_answers(triton: Any, service: Service) -> None:
     assert result.as_numpy("start").tolist() == [[a["start"] for a in answers] for answers in native]
 
 
-def test_questions_with_fewer_answers_are_filled_up(service: Service) -> None:
+def test_outputs_are_padded_to_top_k(service: Service) -> None:
     short = {"question": "Who?", "context": "Zoe"}
     body = service.ask(asked(ITEM, short, parameters={"top_k": 3}), path=INFER).body
     native = service.ask({"inputs": short, "parameters": {"top_k": 3}}).body
@@ -109,7 +109,7 @@ def test_a_client_that_accepts_compressed_answers(triton: Any, algorithm: str) -
     assert result.as_numpy("answer").shape == (1,)
 
 
-def test_errors_are_told_by_the_client(triton: Any) -> None:
+def test_the_client_raises_errors(triton: Any) -> None:
     calls: list[tuple[Callable[[], Any], str, str]] = [
         (lambda: triton.infer("other", inputs(ITEM)), "404", "The only model here is tiny-int8."),
         (lambda: triton.infer(MODEL, inputs(ITEM), model_version="2"), "404", "The only version"),
@@ -183,7 +183,7 @@ def test_broken_binary_data_is_refused(service: Service, head: Any, binary: byte
         asked(ITEM, parameters={"top_k": "3"}),
     ],
 )
-def test_wrong_requests_are_refused_in_the_protocols_form(service: Service, body: Any) -> None:
+def test_invalid_requests_get_errors_of_the_protocol(service: Service, body: Any) -> None:
     reply = service.ask(body, path=INFER)
     assert reply.status in (400, 422), reply.data
     assert set(reply.body) == {"error"}

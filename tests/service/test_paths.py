@@ -13,7 +13,7 @@ def prefixed(start: Start) -> Service:
     return start(QA_ROOT_PATH="/answers/qa/")
 
 
-def test_a_prefix_is_taken_and_not_needed(prefixed: Service) -> None:
+def test_a_path_prefix_is_optional(prefixed: Service) -> None:
     for prefix in ("/answers/qa", ""):
         assert prefixed.ask(ITEM, path=f"{prefix}/predict").status == 200
         assert prefixed.ask(ITEM, path=f"{prefix}/predict/?a=b").status == 200
@@ -30,13 +30,13 @@ def test_a_slash_at_the_end_is_allowed(service: Service, path: str) -> None:
     assert reply.status == 200
 
 
-def test_nothing_is_redirected(service: Service) -> None:
+def test_no_redirects(service: Service) -> None:
     for path in ("//predict", "/predict//", "/health//ready", "/./predict"):
         assert service.ask(ITEM, path=path).status in (200, 404)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "wss", "x, y"])
-def test_no_header_of_a_proxy_refuses_anything(service: Service, connect: Connect, scheme: str) -> None:
+def test_proxy_headers_are_harmless(service: Service, connect: Connect, scheme: str) -> None:
     wire = connect(service)
     for other in ("http", "https", "ssl"):
         headers = [

@@ -42,7 +42,7 @@ def test_sagemaker_json_lines(service: Service) -> None:
     assert one.data == service.ask(ITEM).data + b"\n"
 
 
-def test_a_bad_line_does_not_cost_the_others_their_answers(service: Service) -> None:
+def test_an_invalid_line_does_not_affect_the_others(service: Service) -> None:
     reply = lines(service, ITEM, b"{", {"question": ""}, OTHER)
     answers = [json.loads(line) for line in reply.data.splitlines()]
     assert [answers[0], answers[3]] == service.ask([ITEM, OTHER]).body
@@ -97,14 +97,14 @@ def test_vertex_errors_are_googles(vertex: Service, body: object, status: int, n
     assert (reply.body["error"]["code"], reply.body["error"]["status"]) == (status, name)
 
 
-def test_routes_that_vertex_takes_from_others_are_vertexs(start: Start) -> None:
+def test_vertex_routes_override_others(start: Start) -> None:
     service = start(AIP_PREDICT_ROUTE="/predict", AIP_HEALTH_ROUTE="/")
     reply = service.ask({"instances": [ITEM]}, path="/predict")
     assert reply.body == {"predictions": [service.ask(ITEM, path="/").body]}
     assert service.get("/").body == {"status": "ready"}
 
 
-def test_platforms_name_the_port() -> None:
+def test_the_port_of_platforms() -> None:
     assert Settings.from_env(env={"AIP_HTTP_PORT": "8080"}).port == 8080
     assert Settings.from_env(env={"SAGEMAKER_BIND_TO_PORT": "8081"}).port == 8081
     assert Settings.from_env(env={"AIP_HTTP_PORT": "8080", "QA_PORT": "81"}).port == 81

@@ -81,12 +81,12 @@ def test_no_answer_is_an_answer(service: Service) -> None:
         "before\x00after the NUL",
     ],
 )
-def test_places_count_code_points_of_the_text_as_sent(service: Service, context: str) -> None:
+def test_offsets_are_code_points_of_the_text_as_sent(service: Service, context: str) -> None:
     for found in answer(service, {"question": "Who?", "context": context, "parameters": {"top_k": 5}}):  # type: ignore[attr-defined]
         assert context[found["start"] : found["end"]] == found["answer"]
 
 
-def test_a_bad_item_does_not_cost_the_others_their_answers(service: Service) -> None:
+def test_an_invalid_item_does_not_affect_the_others(service: Service) -> None:
     bad = {"question": "", "context": "text"}
     replies = answer(service, {"inputs": [ITEM, bad, OTHER, 7]})
     assert isinstance(replies, list)
@@ -135,7 +135,7 @@ def test_one_connection_serves_many_requests_and_chunked_bodies(service: Service
     connection.close()
 
 
-def test_answers_are_the_same_beside_others(start: Start, service: Service) -> None:
+def test_answers_do_not_depend_on_other_items(start: Start, service: Service) -> None:
     """One thread, small budget: the answers of a list are those of its items alone."""
     narrow = start(QA_THREADS="1", QA_TOKEN_BUDGET="16")
     assert narrow.ask([ITEM, OTHER]).body == [service.ask(ITEM).body, service.ask(OTHER).body]

@@ -54,7 +54,7 @@ def test_onnx_runtime_is_loaded_in_every_serving_process(start: Start) -> None:
         assert model["graph_reason"].endswith(".")
 
 
-def test_the_portable_graph_is_told_with_its_reason(start: Start) -> None:
+def test_the_reason_for_the_portable_graph_is_reported(start: Start) -> None:
     service = start(QA_MODEL="models/default", QA_KERNEL="0")
     model = service.get("/info").body["model"]
     assert (model["graph"], model["graph_reason"]) == ("portable", "QA_KERNEL=0 asks for the portable graph.")
@@ -63,7 +63,7 @@ def test_the_portable_graph_is_told_with_its_reason(start: Start) -> None:
     assert "Loaded the portable graph: QA_KERNEL=0 asks for the portable graph." in service.log.read_text()
 
 
-def test_the_master_has_not_loaded_what_starts_threads(service: Service) -> None:
+def test_the_master_imports_nothing_that_starts_threads(service: Service) -> None:
     """A fork would lose the threads of ONNX Runtime and NumPy."""
     maps = Path(f"/proc/{service.process.pid}/maps").read_text()
     assert "msgspec" in maps
@@ -172,7 +172,7 @@ def test_start_refuses_in_one_sentence(runtime_python: Path, tmp_path: Path) -> 
     assert "--threads" in refuse(runtime_python, "--threads", "-1", QA_MODEL=str(MODEL))
 
 
-def test_a_model_with_an_altered_byte_ends_the_start(runtime_python: Path, tmp_path: Path) -> None:
+def test_a_model_with_an_altered_byte_stops_the_startup(runtime_python: Path, tmp_path: Path) -> None:
     """That takes reading all of it, which happens while the service is alive but not ready."""
     altered = tmp_path / "altered"
     shutil.copytree(MODEL, altered)
@@ -194,7 +194,7 @@ def test_a_model_with_an_altered_byte_ends_the_start(runtime_python: Path, tmp_p
 
 @pytest.mark.parametrize("log", [">/dev/full 2>&1", ">&- 2>&-", "> >(exit) 2>&1"])
 @pytest.mark.parametrize("flags", ["--access-log", "--log-format json"])
-def test_a_log_that_cannot_be_written_stops_nothing(
+def test_an_unwritable_log_does_not_stop_the_service(
     runtime_python: Path, free_port: int, log: str, flags: str
 ) -> None:
     """On a full disk, without a terminal, into a pipe whose reader has gone."""
@@ -222,7 +222,7 @@ def test_a_flag_wins_over_the_environment(start: Start, tmp_path: Path) -> None:
     assert service.get("/info").body["model"]["path"] == str(mine)
 
 
-def test_a_port_in_use_is_told(service: Service, runtime_python: Path) -> None:
+def test_a_port_in_use_is_reported(service: Service, runtime_python: Path) -> None:
     done = subprocess.run(
         [runtime_python, "-m", "service", "serve", "--port", str(service.port)],
         cwd=ROOT,
@@ -235,7 +235,7 @@ def test_a_port_in_use_is_told(service: Service, runtime_python: Path) -> None:
     assert "in use" in done.stderr
 
 
-def test_figures_of_all_workers_and_of_those_gone(start: Start) -> None:
+def test_metrics_include_dead_workers(start: Start) -> None:
     service = start(QA_WORKERS="2")
     for _ in range(10):  # on connections of their own, so that both workers get some
         service.ask(ITEM)

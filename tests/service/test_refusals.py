@@ -72,7 +72,7 @@ def test_wrong_fields(service: Service, body: object, field: str | None) -> None
     refused(service.ask(data), 422, "invalid_input", field)
 
 
-def test_half_a_surrogate_pair_is_no_text(service: Service) -> None:
+def test_lone_surrogates_are_rejected(service: Service) -> None:
     reply = service.ask(b'{"question": "Q", "context": "' + SECRET.encode() + b'\\ud83d"}')
     refused(reply, 400, "invalid_json")
 
@@ -102,7 +102,7 @@ def test_a_chunked_body_is_limited_too(service: Service) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "soon", "0", "-1", "nan", "inf"])
-def test_a_deadline_must_be_a_time(service: Service, value: str) -> None:
+def test_an_invalid_deadline(service: Service, value: str) -> None:
     refused(service.ask(ITEM, X_Request_Timeout=value), 422, "invalid_input", "X-Request-Timeout")
 
 
@@ -115,7 +115,7 @@ def test_deadlines(start: Start) -> None:
     assert patient.ask(ITEM, X_Request_Timeout="20").status == 200
 
 
-def test_overload_is_refused_with_a_time_to_come_back(start: Start) -> None:
+def test_overload_is_rejected_with_retry_after(start: Start) -> None:
     service = start(QA_MAX_WAITING="0", QA_THREADS="1", QA_MAX_ITEMS="64")
     replies: list[Reply] = []
     long = threading.Thread(target=lambda: replies.append(service.ask(LONG)))
@@ -130,7 +130,7 @@ def test_overload_is_refused_with_a_time_to_come_back(start: Start) -> None:
     assert service.ask(ITEM).status == 200
 
 
-def test_a_bug_is_told_without_its_insides(
+def test_internal_errors_reveal_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     answerer = QuestionAnswerer(load_artifact(MODEL), threads=1)
@@ -150,7 +150,7 @@ def test_a_bug_is_told_without_its_insides(
     assert SECRET not in caplog.text
 
 
-def test_texts_stay_out_of_the_log(start: Start) -> None:
+def test_the_log_has_no_texts(start: Start) -> None:
     service = start(QA_LOG_LEVEL="debug")
     assert service.ask({"question": SECRET, "context": SECRET}).status == 200
     assert service.ask(LONG | {"bad": 1}).status == 422

@@ -24,9 +24,7 @@ def places(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
     monkeypatch.setattr(runfolder, "_places", lambda: iter(paths))
 
 
-def test_the_first_place_that_can_be_written_is_taken(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_first_writable_folder_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     bad = [tmp_path / "missing", tmp_path / "file", Path("/proc"), Path("/sys")]
     places(monkeypatch, *bad, tmp_path)
@@ -41,9 +39,7 @@ def test_the_first_place_that_can_be_written_is_taken(
         assert str(place) in caught.value.message
 
 
-def test_folders_of_the_dead_are_removed_and_those_of_the_living_stay(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_folders_of_dead_services_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     places(monkeypatch, tmp_path)
     living = RunFolder()
     living.announce(Address("a:1", "b:2"))
@@ -97,7 +93,7 @@ def answers(address: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["read-only", "full"])
-def test_without_shared_memory_it_serves_from_another_place(runtime_python: Path, kind: str) -> None:
+def test_another_folder_replaces_shared_memory(runtime_python: Path, kind: str) -> None:
     process = isolated(runtime_python, mounted(kind, "/dev/shm"))  # noqa: S108 - the mount's place
     assert process.stdout is not None
     try:
@@ -117,7 +113,7 @@ def test_without_shared_memory_it_serves_from_another_place(runtime_python: Path
 
 
 @pytest.mark.parametrize("kind", ["read-only", "full"])
-def test_without_any_place_it_says_what_it_tried(runtime_python: Path, kind: str) -> None:
+def test_without_a_writable_folder_the_error_lists_them(runtime_python: Path, kind: str) -> None:
     process = isolated(runtime_python, mounted(kind, "/dev/shm", "/tmp", "/var/tmp"))  # noqa: S108 - ditto
     assert process.stdout is not None
     told = b""
@@ -164,7 +160,7 @@ def crash(start: Start, service: Service, kills: int) -> tuple[Service, Sequence
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_crashes_of_workers_leave_few_files_and_lose_no_count(start: Start, workers: str) -> None:
+def test_crashed_workers_leave_few_files_and_lose_no_counts(start: Start, workers: str) -> None:
     service = start(QA_WORKERS=workers)
     folder = folder_of(service)
     service, counted = crash(start, service, int(os.environ.get("CRASHES", "6")))
@@ -175,7 +171,7 @@ def test_crashes_of_workers_leave_few_files_and_lose_no_count(start: Start, work
     assert not folder.exists()
 
 
-def test_crashes_of_masters_leave_no_folder(start: Start) -> None:
+def test_crashed_masters_leave_no_folder(start: Start) -> None:
     folders = []
     for _ in range(int(os.environ.get("MASTER_CRASHES", "3"))):
         service = start()

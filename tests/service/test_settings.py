@@ -21,7 +21,7 @@ def test_flag_wins_over_environment_over_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["QA", "QA_MODEL", "QA_V2"])
-def test_what_kubernetes_and_docker_tell_of_services_is_ignored(name: str) -> None:
+def test_service_variables_of_kubernetes_and_docker_are_ignored(name: str) -> None:
     told = {
         "PORT": "tcp://10.0.0.7:8000",
         "SERVICE_HOST": "10.0.0.7",
@@ -49,14 +49,14 @@ def test_what_kubernetes_and_docker_tell_of_services_is_ignored(name: str) -> No
         ("QA_ZZZ", None),
     ],
 )
-def test_a_misspelt_name_is_refused_with_the_nearest(variable: str, nearest: str | None) -> None:
+def test_a_misspelt_name_gets_a_suggestion(variable: str, nearest: str | None) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_env(env={variable: "1"})
     assert variable in caught.value.message
     assert (nearest or "QA_") in caught.value.message
 
 
-def test_the_platforms_port_stands_in() -> None:
+def test_the_platforms_port_is_the_fallback() -> None:
     assert Settings.from_env(env={"PORT": "8080"}).port == 8080
     assert Settings.from_env(env={"PORT": "8080", "QA_PORT": "81"}).port == 81
     assert Settings.from_env(env={"PORT": "8080", "QA_PORT": "tcp://10.0.0.7:8000"}).port == 8080
@@ -65,7 +65,7 @@ def test_the_platforms_port_stands_in() -> None:
 
 
 @pytest.mark.parametrize("word", ["1", "true", "YES"])
-def test_switches_take_words(word: str) -> None:
+def test_values_of_booleans(word: str) -> None:
     assert Settings.from_env(env={"QA_ACCESS_LOG": word}).access_log
     assert not Settings.from_env(env={"QA_ACCESS_LOG": "no"}).access_log
 
@@ -103,7 +103,7 @@ def test_switches_take_words(word: str) -> None:
         ("QA_VERTEX_HEALTH_ROUTE", "/<x>"),
     ],
 )
-def test_what_cannot_be_used_is_named(variable: str, value: str) -> None:
+def test_invalid_values_name_the_setting(variable: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_env(env={variable: value})
     assert caught.value.field == variable

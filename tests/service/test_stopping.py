@@ -91,7 +91,7 @@ def test_stopping_under_load_loses_no_request(start: Start, workers: str) -> Non
         Wire(service)
 
 
-def test_while_it_stops_answers_end_their_connections(start: Start, connect: Connect) -> None:
+def test_connections_are_closed_while_stopping(start: Start, connect: Connect) -> None:
     service = start()
     silent, idle = connect(service), connect(service)
     assert idle.ask(QUESTION).headers["Connection"] == "keep-alive"
@@ -105,7 +105,7 @@ def test_while_it_stops_answers_end_their_connections(start: Start, connect: Con
     assert service.process.wait(60) == 0
 
 
-def test_a_connection_without_a_word_does_not_hold_the_end_up(start: Start, connect: Connect) -> None:
+def test_an_idle_connection_does_not_delay_the_stop(start: Start, connect: Connect) -> None:
     service = start(QA_DRAIN_SECONDS="60")
     connect(service)
     began = time.monotonic()
@@ -142,9 +142,7 @@ def replace(folder: Path, change: str) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_new_model_is_taken_under_load_without_a_failed_request(
-    start: Start, folder: Path, workers: str
-) -> None:
+def test_a_reload_under_load_fails_no_request(start: Start, folder: Path, workers: str) -> None:
     service = start(QA_MODEL=str(folder), QA_WORKERS=workers, QA_MAX_WAITING="100")
     old = set(service.workers())
     with load(service, 8, 4) as clients:
@@ -167,7 +165,7 @@ def test_a_new_model_is_taken_under_load_without_a_failed_request(
 
 
 @pytest.mark.parametrize("change", ["altered", "unloadable"])
-def test_a_bad_model_is_refused_while_the_old_serves(start: Start, folder: Path, change: str) -> None:
+def test_a_bad_model_is_rejected_and_the_old_one_serves(start: Start, folder: Path, change: str) -> None:
     service = start(QA_MODEL=str(folder))
     workers = service.workers()
     replace(folder, change)
@@ -188,7 +186,7 @@ def test_a_bad_model_is_refused_while_the_old_serves(start: Start, folder: Path,
     assert service.stop() == 0
 
 
-def test_a_worker_that_comes_later_takes_the_model_that_is_there(start: Start, folder: Path) -> None:
+def test_a_later_worker_loads_the_current_model(start: Start, folder: Path) -> None:
     """Not the new files with the old manifest."""
     service = start(QA_MODEL=str(folder))
     replace(folder, "next")
@@ -206,7 +204,7 @@ def test_a_worker_that_comes_later_takes_the_model_that_is_there(start: Start, f
     assert service.ask(ITEM).status == 200
 
 
-def test_signals_that_mean_something_elsewhere_change_nothing(start: Start) -> None:
+def test_other_signals_are_ignored(start: Start) -> None:
     service = start()
     workers = service.workers()
     for number in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGWINCH, signal.SIGPIPE):
@@ -221,7 +219,7 @@ def test_signals_that_mean_something_elsewhere_change_nothing(start: Start) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGABRT, signal.SIGINT])
-def test_a_worker_of_a_reload_that_ends_at_once_ends_alone(start: Start, number: signal.Signals) -> None:
+def test_a_failed_worker_of_a_reload_does_not_stop_the_service(start: Start, number: signal.Signals) -> None:
     service = start()
     (first,) = service.workers()
     service.process.send_signal(signal.SIGHUP)
@@ -241,7 +239,7 @@ def test_a_worker_of_a_reload_that_ends_at_once_ends_alone(start: Start, number:
     assert service.stop() == 0
 
 
-def test_a_worker_that_is_stopped_for_a_while_goes_on(start: Start, connect: Connect) -> None:
+def test_a_suspended_worker_continues(start: Start, connect: Connect) -> None:
     service = start()
     (worker,) = service.workers()
     wire = connect(service)
@@ -269,7 +267,7 @@ def test_a_killed_worker_is_replaced_soon(start: Start) -> None:
     assert service.ask(ITEM).status == 200
 
 
-def test_a_killed_master_takes_its_workers_along(start: Start) -> None:
+def test_workers_exit_if_the_master_is_killed(start: Start) -> None:
     service = start(QA_WORKERS="2")
     deadline = time.monotonic() + 60
     while len(workers := service.workers()) != 2:

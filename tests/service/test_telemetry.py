@@ -157,7 +157,7 @@ def test_no_text_of_the_users_is_sent(traced: Service, receiver: Receiver) -> No
     assert "rumpelstiltskin" not in str(receiver.requests).lower()
 
 
-def test_the_service_tells_what_it_is(traced: Service, receiver: Receiver) -> None:
+def test_resource_attributes(traced: Service, receiver: Receiver) -> None:
     traced.ask(ITEM, X_Request_ID="resource")
     receiver.await_span("resource")
     resource = receiver.requests[0].resource_spans[0].resource
@@ -166,7 +166,7 @@ def test_the_service_tells_what_it_is(traced: Service, receiver: Receiver) -> No
     assert told["deployment.environment.name"] == "test"
 
 
-def test_what_is_left_is_sent_before_the_end(start: Start, receiver: Receiver) -> None:
+def test_pending_spans_are_exported_before_exit(start: Start, receiver: Receiver) -> None:
     service = start(
         python=sys.executable,
         QA_OTLP_ENDPOINT=f"{receiver.url}/",
@@ -180,14 +180,14 @@ def test_what_is_left_is_sent_before_the_end(start: Start, receiver: Receiver) -
     assert any("mine" in str(resource) for resource in told)
 
 
-def test_a_receiver_that_is_gone_stops_nobody(start: Start, free_port: int) -> None:
+def test_a_missing_receiver_does_not_affect_requests(start: Start, free_port: int) -> None:
     endpoint = f"http://127.0.0.1:{free_port}"
     service = start(python=sys.executable, QA_OTLP_ENDPOINT=endpoint, OTEL_BSP_SCHEDULE_DELAY="50")
     for _ in range(3):
         assert service.ask(ITEM).status == 200
 
 
-def test_without_the_extra_the_start_says_what_to_install(runtime_python: Path) -> None:
+def test_without_the_extra_the_error_says_what_to_install(runtime_python: Path) -> None:
     told = refuse(runtime_python, QA_MODEL=str(MODEL), QA_OTLP_ENDPOINT="http://127.0.0.1:4318")
     assert "qa-onnx[otel]" in told
 

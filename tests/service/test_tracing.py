@@ -69,7 +69,7 @@ def test_a_trace_context_is_read(header: str, flags: int) -> None:
         f"00-{TRACE}-{SPAN}-٠١",
     ],
 )
-def test_a_header_that_is_no_trace_context_is_ignored(header: str | None) -> None:
+def test_an_invalid_trace_context_is_ignored(header: str | None) -> None:
     assert parse_traceparent(header) is None
 
 

@@ -43,7 +43,9 @@ def talkative(start: Start) -> Service:
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_it_is_refused_in_the_one_shape_and_counted(talkative: Service, connect: Connect, kind: str) -> None:
+def test_errors_have_the_common_shape_and_are_counted(
+    talkative: Service, connect: Connect, kind: str
+) -> None:
     request, status, code = UNREADABLE[kind]
     name = f'qa_requests_total{{status="{status}"}}'
     before = talkative.figures().get(name, 0)
@@ -56,7 +58,7 @@ def test_it_is_refused_in_the_one_shape_and_counted(talkative: Service, connect:
     assert "Traceback" not in talkative.log.read_text()
 
 
-def test_a_body_shorter_than_it_says_is_refused(talkative: Service, connect: Connect) -> None:
+def test_a_body_shorter_than_its_content_length_is_rejected(talkative: Service, connect: Connect) -> None:
     """Even where what came is a question by itself."""
     wire = connect(talkative)
     wire.send(message(BODY, length=f"Content-Length: {len(BODY) + 10}"))
@@ -65,7 +67,9 @@ def test_a_body_shorter_than_it_says_is_refused(talkative: Service, connect: Con
     assert wire.ended()
 
 
-def test_a_body_longer_than_it_says_is_two_things(talkative: Service, connect: Connect) -> None:
+def test_a_body_longer_than_its_content_length_is_a_second_request(
+    talkative: Service, connect: Connect
+) -> None:
     wire = connect(talkative)
     wire.send(message(BODY) + SECRET.encode() + b"\r\n\r\n")
     assert wire.receive().status == 200
@@ -73,7 +77,7 @@ def test_a_body_longer_than_it_says_is_two_things(talkative: Service, connect: C
     assert wire.ended()
 
 
-def test_who_goes_in_the_middle_leaves_no_text_in_the_log(talkative: Service, connect: Connect) -> None:
+def test_an_aborted_request_leaves_no_text_in_the_log(talkative: Service, connect: Connect) -> None:
     for part in (f"GET /{SECRET}".encode(), message(json.dumps(ITEM | {"x": SECRET}).encode())[:-3]):
         wire = connect(talkative)
         wire.send(part)
@@ -105,7 +109,7 @@ def test_the_access_log_names_only_what_is_served(
     assert sum('HTTP/1.1"' in line for line in log.splitlines()[lines:]) == 1
 
 
-def test_who_stalls_is_told(talkative: Service, connect: Connect) -> None:
+def test_a_stalled_request_gets_408(talkative: Service, connect: Connect) -> None:
     wires = [connect(talkative) for _ in range(3)]
     for wire, sent in zip(wires, (message(BODY)[:40], message(BODY)[:-5], HELLO[:1]), strict=True):
         wire.send(sent)

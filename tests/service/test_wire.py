@@ -136,7 +136,7 @@ def test_requests_of_all_kinds_share_a_connection(wire: Wire) -> None:
     assert wire.ask(QUESTION).status == 200
 
 
-def test_requests_sent_at_once_are_answered_in_order(wire: Wire, service: Service) -> None:
+def test_pipelined_requests_are_answered_in_order(wire: Wire, service: Service) -> None:
     items = [ITEM, OTHER, {"question": "Who?", "context": "Ann"}] * 4
     requests = [message(json.dumps(item).encode()) for item in items]
     wire.send(b"".join(requests[:7]) + message(b"", line="GET /health/live HTTP/1.1"))
@@ -147,7 +147,7 @@ def test_requests_sent_at_once_are_answered_in_order(wire: Wire, service: Servic
     assert wire.ask(QUESTION).status == 200
 
 
-def test_what_the_parser_has_read_comes_first(service: Service, connect: Connect) -> None:
+def test_bytes_buffered_by_the_parser_are_used_first(service: Service, connect: Connect) -> None:
     """A body that looks like a question, half in gunicorn's buffer, is no question."""
     wire = connect(service)
     rest = message(QUESTION, line="POST /nothing HTTP/1.1")
@@ -159,7 +159,7 @@ def test_what_the_parser_has_read_comes_first(service: Service, connect: Connect
 
 
 @pytest.mark.parametrize("cut", [1, 30, len(QUESTION) - len(BODY), len(QUESTION) - 1])
-def test_requests_may_come_in_parts(wire: Wire, cut: int) -> None:
+def test_fragmented_requests(wire: Wire, cut: int) -> None:
     whole = wire.ask(QUESTION)
     wire.send(QUESTION[:cut])
     time.sleep(0.05)  # as a rule the service has seen the first part by then
@@ -190,7 +190,7 @@ def test_with_an_access_log_every_request_has_its_line(start: Start, connect: Co
     assert service.log.read_text().count('"POST /predict HTTP/1.1" 200 ') == 3
 
 
-def test_it_stops_in_the_middle_of_busy_connections(start: Start, connect: Connect) -> None:
+def test_it_stops_with_busy_connections(start: Start, connect: Connect) -> None:
     service = start()
     wires = [connect(service) for _ in range(4)]
     replies: list[list[Reply]] = [[] for _ in wires]

@@ -125,7 +125,7 @@ class TestLoss:
         assert torch.isclose(span_loss(logits, untaught, 1.0, 3), span_loss(logits, self.batch(), 1.0, 3))
 
 
-def test_hidden_tokens_are_words_and_others_each_time() -> None:
+def test_masked_tokens_are_words_and_differ_by_epoch() -> None:
     vocabulary = Vocabulary(pad_id=0, mask_id=4, special_ids=(0, 2, 3, 4))
     ids = torch.tensor([[2, *range(10, 110), 3, *range(10, 110), 3, 0, 0]])
     original = ids.clone()

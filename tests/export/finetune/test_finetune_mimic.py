@@ -28,7 +28,7 @@ def distance(first: Path, second: Path) -> float:
     return float(layer_loss(outputs[0], outputs[1], mask))
 
 
-def test_a_student_with_another_activation_follows(bert: Path, squad: Path, tmp_path: Path) -> None:
+def test_distillation_with_another_activation(bert: Path, squad: Path, tmp_path: Path) -> None:
     teacher, alone, led = (tmp_path / name for name in ("teacher", "alone", "led"))
     assert main(command(bert, squad, teacher)) == 0
     flags = ("--activation", "relu")
@@ -61,7 +61,7 @@ def test_padding_is_not_compared(bert: Path) -> None:
     assert float(plain) > 0
 
 
-def test_what_cannot_be_followed(
+def test_incompatible_examples(
     bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"

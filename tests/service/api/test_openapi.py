@@ -75,7 +75,7 @@ def test_the_limits_are_this_services(start: Start, service: Service) -> None:
     assert schemas["Several"]["properties"]["inputs"]["maxItems"] == 4
 
 
-def test_keys_are_told_where_they_are_asked_for(start: Start, document: Any, tmp_path: Path) -> None:
+def test_security_is_documented_where_keys_are_required(start: Start, document: Any, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("a-key-of-this-test-4711\n")
     guarded = start(QA_API_KEYS_FILE=str(keys)).get("/openapi.json").body
@@ -94,13 +94,13 @@ def test_schemathesis_finds_nothing(everything: Service) -> None:
     assert outcome.cases > 70, outcome.text
 
 
-def test_schemathesis_would_find_something(everything: Service) -> None:
+def test_schemathesis_detects_a_violation(everything: Service) -> None:
     """A check that cannot hold, so that a silent run is known to have looked."""
     outcome = fuzz(everything.url, 7, "--phases", "examples", "--max-response-time", "0.000001")
     assert not outcome.clean
 
 
-def test_the_page_is_closed_to_everything_from_elsewhere(service: Service) -> None:
+def test_the_page_loads_nothing_from_other_origins(service: Service) -> None:
     reply = service.get("/docs")
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
     for name, kind in (("script.js", "text/javascript"), ("style.css", "text/css")):

@@ -96,7 +96,7 @@ def test_the_curl_line_asks_the_same(visit: Open) -> None:
     assert json.loads(done.stdout)["answer"] == page.text("#answer")
 
 
-def test_what_answers_is_told(visit: Open) -> None:
+def test_the_page_shows_the_model(visit: Open) -> None:
     page = visit()
     expect(page.page.locator("#info")).to_contain_text("ONNX Runtime")
     for part in ("int8", "F1", "SQuAD v1.1", "MB"):
@@ -130,7 +130,7 @@ def test_a_text_file_is_opened_or_dropped(visit: Open, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1200])
-def test_axe_finds_nothing_and_nothing_sticks_out(visit: Open, width: int, scheme: str) -> None:
+def test_axe_finds_no_violation_and_nothing_overflows(visit: Open, width: int, scheme: str) -> None:
     page = visit(width=width, scheme=scheme)
     expect(page.page.locator("#info")).to_contain_text("ONNX Runtime")
 

@@ -15,7 +15,7 @@ from tests.service.page.front import KEY, in_front_of
     ("question", "context", "field", "title"),
     [("", BRIDGE, "question", "There is no question yet"), ("Who?", "", "context", "There is no text yet")],
 )
-def test_what_is_missing_is_said_at_its_field(
+def test_missing_input_is_reported_at_its_field(
     visit: Open, question: str, context: str, field: str, title: str
 ) -> None:
     page = visit()
@@ -30,7 +30,7 @@ def test_what_is_missing_is_said_at_its_field(
     assert page.page.get_attribute(f"#{field}", "aria-invalid") is None
 
 
-def test_refusals_of_the_service_are_told_in_its_words(visit: Open, start: Start) -> None:
+def test_errors_of_the_service_are_shown(visit: Open, start: Start) -> None:
     late = start(QA_MODEL=str(DEFAULT_MODEL), QA_DEADLINE_SECONDS="0.001", QA_MAX_BODY_BYTES="3000")
     page = visit(address(late))
     page.ask("When was it opened?", BRIDGE * 15)  # more than a millisecond anywhere
@@ -66,7 +66,7 @@ def test_refusals_of_the_service_are_told_in_its_words(visit: Open, start: Start
     ],
     ids=["busy", "gateway", "portal"],
 )
-def test_what_stands_between_may_fail_too(visit: Open, reply: dict[str, Any], kind: str, title: str) -> None:
+def test_errors_of_a_proxy_are_shown(visit: Open, reply: dict[str, Any], kind: str, title: str) -> None:
     page = visit()
 
     def answer(route: Route) -> None:
@@ -105,7 +105,7 @@ def test_it_works_behind_a_prefix_and_with_a_key(visit: Open, shown: Service) ->
         assert page.page.evaluate("localStorage.length + document.cookie.length") == 0
 
 
-def test_the_newest_question_wins(visit: Open) -> None:
+def test_the_latest_question_wins(visit: Open) -> None:
     page = visit()
     page.page.uncheck("#decline")
     page.page.click("#examples li:nth-child(3) button")
