@@ -71,41 +71,51 @@ class Journal:
         self._file.close()
 
     def close(self) -> None:
-        """Close the file; another run can resume from it."""
+        """Close the file; another run can resume from it. Without any outcome it is deleted."""
+        if not self.rows and not self._file.closed:
+            self.path.unlink(missing_ok=True)  # before the lock is released
         self._file.close()
 
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadFile(f"Another run is using {self.path}.") from None
+            current = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            current = False
+        if not current:  # locked, or deleted by the other run after it was opened here
+            raise BadFile(f"Another run is using {self.path}.")
 
     def _recover(self, task: Mapping[str, Any]) -> int:
         """Validate the records, truncate torn ones, and return the number of rows done."""
         head = self._file.readline()
-        if not head.endswith(b"\n"):  # new, or the header is torn
-            self._file.seek(0)
-            self._file.truncate()
-            self._file.write(msgspec.json.encode(task) + b"\n")
-            self._file.flush()
-            self.sync()
-            return 0
-        self._compare(head, task)
-        rows, whole = 0, self._file.tell()
-        for line in self._file:
-            if (outcomes := _read(line)) is None:
-                break
-            rows += len(outcomes)
-            whole += len(line)
-        self._file.seek(whole)
+        if head.endswith(b"\n"):
+            found = self._read_head(head)
+            rows, whole = 0, self._file.tell()
+            for line in self._file:
+                if (outcomes := _read(line)) is None:
+                    break
+                rows += len(outcomes)
+                whole += len(line)
+            if rows:
+                self._compare(found, task)
+                self._file.seek(whole)
+                self._file.truncate()
+                return rows
+        # New, or the header is torn, or there is no outcome to resume from.
+        self._file.seek(0)
         self._file.truncate()
-        return rows
+        self._file.write(msgspec.json.encode(task) + b"\n")
+        self._file.flush()
+        self.sync()
+        return 0
 
-    def _compare(self, head: bytes, task: Mapping[str, Any]) -> None:
+    def _read_head(self, head: bytes) -> dict[str, Any]:
         try:
-            found = dict(msgspec.json.decode(head))
+            return dict(msgspec.json.decode(head))
         except (msgspec.DecodeError, TypeError, ValueError):
             raise BadFile(f"{self.path} is not the journal of a bulk run: choose another output.") from None
+
+    def _compare(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> None:
         wanted = msgspec.json.decode(msgspec.json.encode(task))
         for name, value in wanted.items():
             if found.get(name) != value:

@@ -7,11 +7,9 @@ from typing import IO, BinaryIO
 
 import msgspec
 
-from service.bulk.rows import LONGEST_ROW, Outcome, Problem, Row, answer_value, ask, refuse
+from service.bulk.rows import BYTE_ORDER_MARK, LONGEST_ROW, Outcome, Problem, Row, answer_value, ask, refuse
 from service.bulk.task import Task
 from service.engine.parameters import Parameters
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class JsonLines:
@@ -34,7 +32,7 @@ class JsonLines:
             for (_, line), outcome in zip(_lines(file), outcomes, strict=True):
                 if isinstance(outcome, Problem):
                     continue
-                fields = line.strip().removeprefix(_BYTE_ORDER_MARK).removesuffix(b"}").rstrip()
+                fields = line.strip().removeprefix(BYTE_ORDER_MARK).removesuffix(b"}").rstrip()
                 value = msgspec.json.encode(answer_value(outcome, self._parameters))
                 out.write(b"".join((fields, b",", name, b":", value, b"}\n")))
 
@@ -42,7 +40,7 @@ class JsonLines:
         if len(line) > LONGEST_ROW:
             return refuse(f"The line is longer than {LONGEST_ROW >> 20} MiB.", line=number)
         try:
-            record = msgspec.json.decode(line.removeprefix(_BYTE_ORDER_MARK))
+            record = msgspec.json.decode(line.removeprefix(BYTE_ORDER_MARK))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = error.reason if isinstance(error, UnicodeDecodeError) else error
             return refuse(f"The line is not valid JSON: {reason}.", line=number)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import IO, Any
 
-from service.bulk.rows import Outcome, Problem, Row, ask
+from service.bulk.rows import Outcome, Problem, Row, ask, refuse
 from service.bulk.task import BadFile, Task
 
 try:
@@ -36,6 +36,8 @@ class Parquet:
                     f"set --{flag}-column to the one with the {flag}.",
                     field=name,
                 )
+            if self._schema.names.count(name) > 1:
+                raise BadFile(f"{path} has several columns {name}.", field=name)
         if columns.answer in self._schema.names:
             raise BadFile(
                 f"{path} already has a column {columns.answer}: "
@@ -56,17 +58,17 @@ class Parquet:
             total = max(file.metadata.num_rows, 1)
             wanted = None if self._records else [name for name in names if name in self._schema.names]
             number = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
-                for record in batch.to_pylist():
+            for batch in self._batches(file, wanted):
+                for row in self._rows(batch):
                     number += 1
-                    yield replace(ask(record, self._columns), share=number / total)
+                    yield replace(row, share=number / total)
 
     def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
         """Write the unchanged columns of the answered rows and the answer column."""
         schema = self._schema.append(pa.field(self._columns.answer, self._answers))
         with self._open() as file, pq.ParquetWriter(out, schema) as writer:
             group: list[pa.RecordBatch] = []
-            for batch in file.iter_batches(_BATCH_ROWS):
+            for batch in self._batches(file, None):
                 group.append(self._with_answers(batch, list(itertools.islice(outcomes, len(batch))), schema))
                 if sum(map(len, group)) >= _GROUP_ROWS or sum(part.nbytes for part in group) >= _GROUP_BYTES:
                     writer.write_table(pa.Table.from_batches(group))
@@ -82,6 +84,29 @@ class Parquet:
         values = pa.array(found if self._several else [one[0] for one in found], self._answers)
         kept = batch.filter(pa.array(answered, pa.bool_()))
         return pa.RecordBatch.from_arrays([*kept.columns, values], schema=schema)
+
+    def _batches(self, file: Any, columns: list[str] | None) -> Iterator[Any]:
+        try:
+            yield from file.iter_batches(_BATCH_ROWS, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise BadFile(f"{self._path} is corrupt: {' '.join(str(error).split())[:200]}") from None
+
+    def _rows(self, batch: Any) -> Iterator[Row]:
+        try:
+            records = batch.to_pylist()
+        except UnicodeDecodeError:  # pyarrow does not validate strings when it reads them
+            for number in range(len(batch)):
+                yield self._row(batch.slice(number, 1))
+        else:
+            for record in records:
+                yield ask(record, self._columns)
+
+    def _row(self, row: Any) -> Row:
+        try:
+            (record,) = row.to_pylist()
+        except UnicodeDecodeError:
+            return refuse("The row has a text that is not UTF-8.")
+        return ask(record, self._columns)
 
     def _open(self) -> Any:
         try:

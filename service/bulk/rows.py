@@ -13,6 +13,7 @@ from service.errors import InvalidInput
 
 # Maximum bytes of a row: about twice those of a context with the engine's maximum of windows.
 LONGEST_ROW = 16 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):

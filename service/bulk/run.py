@@ -45,6 +45,9 @@ def bulk(settings: Settings, options: argparse.Namespace) -> int:
 
 def _run(task: Task, settings: Settings) -> int:
     output, state = task.output, _state(task.input)
+    for path in (output, task.errors):
+        if path.exists() and not path.is_file():
+            raise BadFile(f"{path} is not a regular file.")
     if output.exists() and not task.journal.exists() and not task.restart:
         raise BadFile(f"{output} already exists: --restart replaces it.")
     described = _describe(task, settings)

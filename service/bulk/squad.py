@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import ijson
 import msgspec
 
-from service.bulk.rows import Outcome, Problem, Row, answer_value, ask, refuse
+from service.bulk.rows import BYTE_ORDER_MARK, Outcome, Problem, Row, answer_value, ask, refuse
 from service.bulk.task import BadFile, Task
 
 
@@ -20,7 +20,7 @@ class Squad:
     def rows(self) -> Iterator[Row]:
         """All questions in order; a malformed article, paragraph or question is one invalid row."""
         size = max(self._path.stat().st_size, 1)
-        with self._path.open("rb") as file:
+        with self._open() as file:
             for article in self._articles(file):
                 for row, _ in self._questions(article):
                     yield replace(row, share=file.tell() / size)
@@ -28,11 +28,11 @@ class Squad:
     def write(self, outcomes: Iterator[Outcome], out: IO[bytes]) -> None:
         """Write the file with a prediction in each question; invalid questions are omitted."""
         name = self._columns.answer
-        with self._path.open("rb") as file:
+        with self._open() as file:
             version = next(ijson.items(file, "version"), None)
         head = {} if version is None else {"version": version}
         out.write(msgspec.json.encode(head).removesuffix(b"}") + (b"," if head else b"") + b'"data":[')
-        with self._path.open("rb") as file:
+        with self._open() as file:
             for number, article in enumerate(self._articles(file)):
                 answered = set()
                 for (_, question), outcome in zip(self._questions(article), outcomes, strict=False):
@@ -45,9 +45,22 @@ class Squad:
                 out.write((b"," if number else b"") + b"\n" + msgspec.json.encode(article))
         out.write(b"\n]}\n")
 
+    def _open(self) -> BinaryIO:
+        """The file, positioned after a byte order mark."""
+        file = self._path.open("rb")
+        if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+            file.seek(0)
+        return file
+
     def _articles(self, file: IO[bytes]) -> Iterator[Any]:
         try:
-            yield from ijson.items(file, "data.item", use_float=True)
+            article = None
+            for article in ijson.items(file, "data.item", use_float=True):
+                yield article
+            if article is None:
+                with self._open() as again:
+                    if ("data", "start_array", None) not in ijson.parse(again):
+                        raise BadFile(f"{self._path} has no list named data, so it is not a SQuAD file.")
         except ijson.JSONError as error:
             raise BadFile(f"{self._path} is not valid JSON: {' '.join(str(error).split())[:200]}.") from None
 

@@ -1,5 +1,6 @@
 """Owns the CSV and TSV formats, with columns added for the answer; knows no inference."""
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import IO, TextIO
 
 import msgspec
 
-from service.bulk.rows import LONGEST_ROW, Outcome, Problem, Row, ask, refuse
+from service.bulk.rows import BYTE_ORDER_MARK, LONGEST_ROW, Outcome, Problem, Row, ask, refuse
 from service.bulk.task import BadFile, Task
 
 # Invalid UTF-8 is copied to the output unchanged; in a question or a context it makes the row invalid.
@@ -31,7 +32,9 @@ class Table:
         csv.field_size_limit(LONGEST_ROW)  # process-wide, but nothing else here reads CSV
         with self._path.open("rb") as file:
             first = file.readline(LONGEST_ROW)
-        self._mark = first.startswith(b"\xef\xbb\xbf")
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise BadFile(f"{self._path} is UTF-16: convert it to UTF-8.")
+        self._mark = first.startswith(BYTE_ORDER_MARK)
         self._line_end = "\r\n" if first.endswith(b"\r\n") else "\n"
         with self._open() as file:
             self._header = self._read_header(next(self._cells(file), (0, []))[1])
@@ -67,6 +70,8 @@ class Table:
                     f"set --{flag}-column to the one with the {flag}.",
                     field=name,
                 )
+            if cells.count(name) > 1:
+                raise BadFile(f"{self._path} has several columns {name}.", field=name)
         if taken := sorted(set(self._added) & set(cells)):
             raise BadFile(
                 f"{self._path} already has a column {taken[0]}: "

@@ -107,6 +107,28 @@ def test_nulls_and_empty_strings_of_parquet(tmp_path: Path) -> None:
     assert [(problem["row"], problem["field"]) for problem in told] == [(3, "question"), (4, "context")]
 
 
+def test_invalid_utf8_in_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    questions = pa.array([b"Who?", b"Wh\xff?", b"Who?"], pa.binary()).view(pa.string())
+    table = pa.table({"question": questions, "context": ["Ann did.", "Bo did.", "Cy did."]})
+    parquet.write_table(table, tmp_path / "in.parquet")
+    assert bulk(tmp_path / "in.parquet", tmp_path / "out.parquet") == 0
+    (problem,) = read_jsonl(tmp_path / "out.parquet.errors.jsonl")
+    assert (problem["row"], problem["reason"]) == (2, "The row has a text that is not UTF-8.")
+    kept = parquet.read_table(tmp_path / "out.parquet").column("context").to_pylist()
+    assert kept == ["Ann did.", "Cy did."]
+
+
+def test_corrupt_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_parquet(tmp_path / "in.parquet", make_rows(500))
+    content = bytearray(source.read_bytes())
+    content[1000:3000] = b"\xff" * 2000
+    source.write_bytes(content)
+    assert bulk(source, tmp_path / "out.parquet") == 2
+    assert f"qa-onnx: {source} is corrupt: " in capsys.readouterr().err
+
+
 def test_predictions_need_ids(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [GOOD[0], {**GOOD[1], "id": None}])
     assert bulk(source, tmp_path / "out.json", "--output-format", "predictions") == 0
@@ -138,6 +160,11 @@ def test_rows_that_do_not_fit_the_parameters(tmp_path: Path) -> None:
         ("none.csv", "out.csv", [], "There is no file"),
         ("cut.json", "out.json", [], "is not valid JSON"),
         ("in.jsonl", "out.parquet", ["--input-format", "parquet"], "is not a Parquet file"),
+        ("list.json", "out.json", [], "has no list named data, so it is not a SQuAD file"),
+        ("utf16.csv", "out.csv", [], "is UTF-16: convert it to UTF-8"),
+        ("twice.csv", "out.csv", [], "has several columns question"),
+        ("in.csv", "folder/out.csv", ["--errors", "/dev/null"], "/dev/null is not a regular file"),
+        ("in.csv", "folder", ["--output-format", "csv"], "is not a regular file"),
     ],
 )
 def test_invalid_files_and_flags_give_one_sentence(
@@ -153,9 +180,14 @@ def test_invalid_files_and_flags_give_one_sentence(
     write_csv(tmp_path / "in.csv", GOOD)
     write_jsonl(tmp_path / "in.jsonl", GOOD)
     (tmp_path / "cut.json").write_text('{"data": [{"paragraphs": [')
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "utf16.csv").write_text("question,context\n", encoding="utf-16")
+    (tmp_path / "twice.csv").write_text("question,context,question\n")
+    (tmp_path / "folder").mkdir()
+    before = set(tmp_path.rglob("*"))
     assert bulk(tmp_path / name, tmp_path / output, *flags) == 2
     said = capsys.readouterr().err
     assert sentence in said
     assert said.startswith("qa-onnx: ")
     assert said.count("\n") == 1
-    assert output == "in.csv" or not (tmp_path / output).exists()
+    assert set(tmp_path.rglob("*")) == before  # neither an output nor a journal

@@ -80,6 +80,14 @@ def test_delimiter_line_ends_bom_and_invalid_bytes_are_kept(tmp_path: Path) -> N
     assert body.endswith(b"\r\n")
 
 
+def test_squad_with_a_byte_order_mark(tmp_path: Path) -> None:
+    source = write_squad(tmp_path / "in.json", ROWS[:3])
+    assert bulk(source, tmp_path / "out.json") == 0
+    source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
+    assert bulk(source, tmp_path / "marked.json") == 0
+    assert (tmp_path / "marked.json").read_bytes() == (tmp_path / "out.json").read_bytes()
+
+
 def test_squad_gets_a_prediction_in_each_question(tmp_path: Path, expected: list[Any]) -> None:
     source = write_squad(tmp_path / "in.json", ROWS)
     assert bulk(source, tmp_path / "out.json") == 0

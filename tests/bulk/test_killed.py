@@ -1,5 +1,6 @@
 """A run that is killed at any moment and resumed writes the output of an uninterrupted run, byte for byte."""
 
+import json
 import os
 import shutil
 import signal
@@ -147,6 +148,27 @@ def test_another_task_is_refused(
     assert "already exists: --restart" in capsys.readouterr().err
     assert bulk(source, output, "--restart") == 0
     assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_journal_without_outcomes_is_replaced(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """A run that was killed before its first outcome binds the next one to nothing."""
+    source, journal, whole = begun
+    head = json.loads(journal.read_bytes().splitlines()[0])
+    head["parameters"]["top_k"] = 2
+    (tmp_path / "out.jsonl.journal").write_text(json.dumps(head) + "\n")
+    assert bulk(source, tmp_path / "out.jsonl") == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
+
+
+def test_a_foreign_file_is_not_overwritten(
+    begun: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, _, _ = begun
+    foreign = tmp_path / "out.jsonl.journal"
+    foreign.write_text("Dear diary,\n")
+    assert bulk(source, tmp_path / "out.jsonl") == 2
+    assert "is not the journal of a bulk run" in capsys.readouterr().err
+    assert foreign.read_text() == "Dear diary,\n"
 
 
 def test_one_run_at_a_time(
