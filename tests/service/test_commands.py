@@ -137,7 +137,7 @@ def test_usage_errors_go_to_stderr(run, arguments: tuple[str, ...]) -> None:  # 
 
 
 def test_a_closed_stdout_is_no_error(runtime_python: Path) -> None:
-    line = [runtime_python, "-m", "service", "answer", "--question", "Who?", "--context-file", "-"]
+    line = [str(runtime_python), "-m", "service", "answer", "--question", "Who?", "--context-file", "-"]
     read, write = os.pipe()
     os.close(read)
     try:
