@@ -53,6 +53,7 @@ class RunFolder:
                 f"The service needs a folder to write to, of 256 kB or more; tried {', '.join(tried)}."
             )
         self._owner = os.getpid()
+        self._address: Address | None = None
         for other in _of_all_services():
             with suppress(OSError):
                 _is_dead(other, remove=True)
@@ -68,7 +69,25 @@ class RunFolder:
 
     def announce(self, address: Address) -> None:
         """Tell `running` where this service listens."""
+        self._address = address
         (self.path / _ADDRESS_FILE).write_text(json.dumps(asdict(address)), encoding="utf-8")
+
+    def restore(self) -> bool:
+        """Make the folder again if it has been removed, without what was in it; whether it had been.
+
+        systemd does that in /dev/shm when the user logs out (RemoveIPC in logind.conf). Raises OSError.
+        """
+        if self.path.is_dir():
+            return False
+        self.path.mkdir(mode=0o700)
+        lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        os.dup2(lock, self._lock, inheritable=False)
+        os.close(lock)
+        with suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if self._address:
+            self.announce(self._address)
+        return True
 
     def remove(self) -> None:
         """Clear it away; nothing happens in the workers, which inherit this object."""

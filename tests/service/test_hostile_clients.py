@@ -58,7 +58,9 @@ def test_a_refusal_waits_for_no_body(full: tuple[Service, Wire]) -> None:
 
 def test_an_unread_body_that_is_long_ends_the_connection(full: tuple[Service, Wire]) -> None:
     _, wire = full
-    refused(wire.ask(message(BODY.ljust(100_000))), 429, "overloaded")
+    reply = wire.ask(message(BODY.ljust(100_000)))
+    refused(reply, 429, "overloaded")
+    assert reply.headers["Connection"] == "close"
     assert wire.ended()
 
 
