@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import sys
 import threading
@@ -69,6 +70,15 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type informa
     def _end_while_loading(self) -> None:
         if self.loading is not None and not self.loaded and self.failure is None:
             os._exit(0)
+
+    def init_signals(self) -> None:
+        """As gunicorn's; signals that are meant for the master do not end a worker.
+
+        A command that finds processes by name sends them to all, and so does a terminal that is closed.
+        """
+        super().init_signals()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
 
     def load_wsgi(self) -> None:
         """Load the model in a thread, so that the master sees this worker alive however long it takes.

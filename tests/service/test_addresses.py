@@ -145,7 +145,9 @@ def test_an_abstract_address_is_told_as_it_can_be_connected_to() -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("\0qa-onnx-test")
         listener.listen()
-        address.connect(address.of(listener), timeout=5).connect()
+        connection = address.connect(address.of(listener), timeout=5)
+        connection.connect()
+        connection.close()
 
 
 def test_a_socket_of_systemd_is_the_only_one(free_port: int) -> None:

@@ -105,6 +105,15 @@ def test_while_it_stops_answers_end_their_connections(start: Start, connect: Con
     assert service.process.wait(60) == 0
 
 
+def test_signals_for_the_master_do_not_end_a_worker(start: Start) -> None:
+    service = start()
+    (worker,) = service.workers()
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
+        os.kill(worker, number)
+    assert service.ask(ITEM).status == 200
+    assert service.workers() == [worker]
+
+
 def test_a_connection_without_a_word_does_not_hold_the_end_up(start: Start, connect: Connect) -> None:
     service = start(QA_DRAIN_SECONDS="60")
     connect(service)
