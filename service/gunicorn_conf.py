@@ -169,10 +169,10 @@ def _announce(master: Arbiter) -> None:
 
 
 def _number(master: Arbiter, worker: Worker) -> None:
-    """Give a worker the least number that none has: the next one with it goes on with the same figures.
+    """Give a worker the smallest free number; the files of metrics are named after it.
 
-    So the files are as few as workers were at one time, however many came and went, and nothing that was
-    counted is lost.
+    A worker continues the counters of the one that had its number before. So there are as few files as there
+    were workers at one time, and no count is lost.
     """
     server: Server = master.app
     taken = {other.number for other in master.WORKERS.values()}
@@ -187,7 +187,7 @@ def _number(master: Arbiter, worker: Worker) -> None:
 
 
 def _begin(master: Arbiter, worker: Worker) -> None:
-    """In the new worker: end with the master, and count into the files of its number."""
+    """In the new worker: end with the master, and write metrics to the files of its number."""
     end_with_master()
     values.ValueClass = values.MutexValue
     if worker.shares_figures:
@@ -195,8 +195,8 @@ def _begin(master: Arbiter, worker: Worker) -> None:
 
 
 def _forget(master: Arbiter, worker: Worker) -> None:
-    """What a worker counted stays; what it had under way is gone."""
-    master.ended(worker)
+    """Keep the counters of a worker that ended, drop its gauges, and let the master react."""
+    master.worker_ended(worker)
     multiprocess.mark_process_dead(worker.number, str(master.app.folder.path))  # type: ignore[no-untyped-call] # its own
 
 

@@ -52,14 +52,14 @@ class NotLoaded(Exception):
 class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
     """gunicorn's master, which loses no connection when it stops and no service when it reloads."""
 
-    # Of no worker: `ended` decides instead of gunicorn, which ends the server with healthy workers, too.
+    # No exit status: `worker_ended` decides when the server ends. gunicorn would stop healthy workers, too.
     WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
 
     LISTENERS: list[Any]
     reloading = False
     ending = False  # it has been told to stop
-    looked = math.inf  # time.monotonic of the last check of the workers
-    patient = 0.0  # time.monotonic until which no worker is taken for dead
+    last_check = math.inf  # time.monotonic of the last check for workers that hang
+    grace_until = 0.0  # time.monotonic until which no worker is taken for dead
 
     def __init__(self, app: Any) -> None:
         super().__init__(app)
@@ -71,7 +71,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
         super().signal(number, frame)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-        """The signals that came: those that end the service first, and reloads that piled up as one."""
+        """The pending signals: first those that end the service, last at most one reload."""
         came = super().wait_for_signals(timeout)
         others = [number for number in came if number not in (*_ENDS, signal.SIGHUP)]
         reloads = [signal.SIGHUP] if signal.SIGHUP in came else []
@@ -84,10 +84,11 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers; before that, open no more connections.
 
-        A listening socket that is closed resets the connections that nobody has accepted. So the kernel is
-        told first to drop what would open further ones; the workers accept the rest, then close. gunicorn's
-        own method measures the time for that by the clock of the day, which may be set meanwhile.
+        Closing a listening socket resets the connections that have not been accepted. So the kernel first
+        drops packets that would open further ones; the workers accept the rest, then close. gunicorn's own
+        method measures the drain time by the wall clock, which may be set meanwhile.
         """
+        self.ending = True
         for listener in self.LISTENERS:
             if listener.family != socket.AF_UNIX:
                 _refuse_connections(listener)
@@ -101,24 +102,22 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
                 graceful = False
                 self.log.info("Stopping at once")
                 due, again = time.monotonic() + _HASTE_SECONDS, 0.0
-            if time.monotonic() >= again:  # more than once, for a worker that has just begun does not hear it
+            if time.monotonic() >= again:  # repeatedly: a worker that has just been forked loses signals
                 self.kill_workers(signal.SIGTERM if graceful else signal.SIGQUIT)
                 again = time.monotonic() + 1
-            with suppress(HaltServer):  # a worker that could not load: it stops anyhow
-                self.reap_workers()
+            self.reap_workers()
             time.sleep(0.05)
         self.kill_workers(signal.SIGKILL)
-        with suppress(HaltServer):
-            self.reap_workers()
+        self.reap_workers()
 
     def _hurried(self) -> bool:
-        """Whether a signal came meanwhile that asks to stop at once."""
+        """Whether a pending signal asks to stop at once."""
         return any(number in (signal.SIGINT, signal.SIGQUIT) for number in super().wait_for_signals(0.001))
 
     def reload(self) -> None:
         """Read the model folder and the API keys again: old workers answer until new ones have loaded.
 
-        What cannot be used is told in the log, and nothing changes.
+        What cannot be used is logged, and nothing changes.
         """
         before = self.app.artifact, self.app.keys
         youngest = self.worker_age
@@ -183,7 +182,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
         while not select.select([worker.report], [], [], 0.1)[0]:
             if self.ending:
                 raise StopIteration
-        if _outcome(worker) != LOADED:
+        if self._outcome(worker) != LOADED:
             os.waitpid(pid, 0)
             del self.WORKERS[pid]
             worker.tmp.close()
@@ -191,9 +190,9 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
             raise NotLoaded
         return pid
 
-    def ended(self, worker: Any) -> None:
+    def worker_ended(self, worker: Any) -> None:
         """Decide what follows from the end of a worker; raises HaltServer where the service is to end."""
-        outcome = _outcome(worker)
+        outcome = self._outcome(worker)
         os.close(worker.report)
         if outcome != LOADED and not self.reloading and not self.ending:
             self._failed(outcome)
@@ -204,23 +203,31 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
         A server without any loaded worker ends where an attempt would meet the same, so that an orchestrator
         sees it. Otherwise the workers that have loaded go on.
         """
+        serving = any(self._outcome(other) == LOADED for other in self.WORKERS.values())
         wait = self.restarts.failed()
-        serving = any(_outcome(other) == LOADED for other in self.WORKERS.values())
         if not serving and (outcome is not None or self.restarts.exhausted):
             raise HaltServer("No worker could load the model.", outcome or CRASHED)
         self.log.error("A worker ended before it had loaded the model: the next one starts in %d s", wait)
 
+    def _outcome(self, worker: Any) -> int | None:
+        """What a worker has reported of its loading; None where that is nothing (yet)."""
+        if worker.outcome is None:
+            with suppress(BlockingIOError):
+                worker.outcome = next(iter(os.read(worker.report, 1)), None)
+            if worker.outcome == LOADED:
+                self.restarts.succeeded()
+        return int(worker.outcome) if worker.outcome is not None else None
+
     def murder_workers(self) -> None:
         """Kill workers that hang; time in which all processes were suspended does not count."""
         now = time.monotonic()
-        if now - self.looked > _SUSPENDED_SECONDS:
-            self.patient = now + _RECOVERY_SECONDS
-        self.looked = now
-        if now >= self.patient:
+        if now - self.last_check > _SUSPENDED_SECONDS:
+            self.grace_until = now + _RECOVERY_SECONDS
+        self.last_check = now
+        if now >= self.grace_until:
             super().murder_workers()
-        loaded = sum(_outcome(worker) == LOADED for worker in self.WORKERS.values())
-        if loaded >= self.num_workers:
-            self.restarts.succeeded()
+        for worker in self.WORKERS.values():
+            self._outcome(worker)
         with suppress(OSError):  # tried again in a second
             self._keep_folder()
 
@@ -231,18 +238,10 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
             self.signal(signal.SIGHUP, None)
 
     def reap_workers(self) -> None:
-        """Forget workers that ended; raises StopIteration where a reload waits for that and is to stop."""
+        """Forget workers that ended; raises StopIteration during a reload if the service is to stop."""
         super().reap_workers()
         if self.reloading and self.ending:
             raise StopIteration
-
-
-def _outcome(worker: Any) -> int | None:
-    """What a worker has reported of its loading; None where that is nothing (yet)."""
-    if worker.outcome is None:
-        with suppress(BlockingIOError):
-            worker.outcome = next(iter(os.read(worker.report, 1)), None)
-    return int(worker.outcome) if worker.outcome is not None else None
 
 
 def end_with_master() -> None:

@@ -34,5 +34,5 @@ class Restarts:
         return wait
 
     def succeeded(self) -> None:
-        """Record that all workers have loaded."""
+        """Record that a worker has loaded."""
         self._failures, self._due = 0, 0.0

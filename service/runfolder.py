@@ -1,4 +1,4 @@
-"""Owns the folder of a running service: where it can be, what lies in it, who clears it; knows no HTTP."""
+"""Owns the folder of a running service: its place, its files, its removal; knows no HTTP."""
 
 import fcntl
 import json
@@ -90,7 +90,7 @@ class RunFolder:
         return True
 
     def remove(self) -> None:
-        """Clear it away; nothing happens in the workers, which inherit this object."""
+        """Remove it; does nothing in the workers, which inherit this object."""
         if os.getpid() == self._owner:
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -146,7 +146,7 @@ def _of_all_services() -> list[Path]:
 
 
 def _is_dead(folder: Path, *, remove: bool = False) -> bool:
-    """Whether no process holds the lock of a folder; such a one may be removed in the same breath."""
+    """Whether no process holds the lock of a folder; with `remove` it is removed under that lock."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -82,6 +82,25 @@ def test_a_worker_that_cannot_be_replaced_does_not_end_the_others(
     assert service.stop() == 0
 
 
+def test_a_system_that_allows_no_further_worker_does_not_end_the_others(start: Start) -> None:
+    """Here the place to write is blocked; no memory or process for a worker is met in the same way."""
+    service = start(QA_WORKERS="2")
+    wait_until(lambda: loaded(service) == 2, service)
+    folder = folder_of(service)
+    shutil.rmtree(folder)
+    folder.touch()
+    victim, other = service.workers()
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: "A worker cannot be started: File exists" in service.log.read_text(), service)
+    assert [service.ask(ITEM).status for _ in range(3)] == [200] * 3
+    assert service.workers() == [other]
+    folder.unlink()
+    wait_until(lambda: loaded(service) >= 4, service)
+    wait_until(lambda: len(set(service.workers()) - {other}) == 2, service)
+    assert service.ask(ITEM).status == 200
+    assert service.stop() == 0
+
+
 def test_a_folder_that_was_removed_is_made_again(start: Start) -> None:
     """As systemd's RemoveIPC does with what is in /dev/shm when the user logs out."""
     service = start()
