@@ -1,7 +1,6 @@
 """Owns the master process: how it starts workers, takes a new model, stops; knows no request."""
 
 import ctypes
-import math
 import os
 import select
 import signal
@@ -40,9 +39,8 @@ _HASTE_SECONDS = 2.0
 # fate, that of the service: 2 is for whatever a user can put right.
 LOADED, REFUSED, CRASHED = 0, 2, 3
 # The main loop runs every second. Seconds without it that mean that all processes were suspended (docker
-# pause, SIGSTOP); and seconds that workers then have for a sign of life.
+# pause, SIGSTOP).
 _SUSPENDED_SECONDS = 5.0
-_RECOVERY_SECONDS = 10.0
 
 
 class NotLoaded(Exception):
@@ -58,12 +56,12 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
     LISTENERS: list[Any]
     reloading = False
     ending = False  # it has been told to stop
-    last_check = math.inf  # time.monotonic of the last check for workers that hang
     grace_until = 0.0  # time.monotonic until which no worker is taken for dead
 
     def __init__(self, app: Any) -> None:
         super().__init__(app)
         self.restarts = Restarts()
+        self.last_check = time.monotonic()  # of workers that hang
 
     def signal(self, number: int, frame: Any) -> None:
         """Queue a signal, as gunicorn does; one that ends the service must not wait for a reload to end."""
@@ -138,6 +136,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
                     self.kill_worker(pid, signal.SIGTERM)
         finally:
             self.reloading = False
+            self.last_check = time.monotonic()  # a reload takes its time
 
     def spawn_worker(self) -> int:
         """Start a worker, where that may be tried; one that is to take over from another is waited for.
@@ -173,6 +172,7 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
         self.app.report_to = None
         os.set_blocking(read, False)
         self.WORKERS[pid].report = read
+        self.last_check = time.monotonic()  # so do many workers
         return pid
 
     def _replace(self) -> int:
@@ -222,7 +222,10 @@ class Master(Arbiter):  # type: ignore[misc] # gunicorn has no type information
         """Kill workers that hang; time in which all processes were suspended does not count."""
         now = time.monotonic()
         if now - self.last_check > _SUSPENDED_SECONDS:
-            self.grace_until = now + _RECOVERY_SECONDS
+            self.log.info(
+                "This process was suspended for %d s; so may the workers have been", now - self.last_check
+            )
+            self.grace_until = now + self.timeout
         self.last_check = now
         if now >= self.grace_until:
             super().murder_workers()

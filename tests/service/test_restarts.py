@@ -131,7 +131,8 @@ def test_no_worker_is_taken_for_dead_after_all_were_suspended(start: Start) -> N
     os.utime(heartbeat, (long_ago, long_ago))
     time.sleep(6)  # what the master takes for a suspension
     os.kill(service.process.pid, signal.SIGCONT)
-    time.sleep(2)  # so that it looks at the worker first
+    wait_until(lambda: "This process was suspended" in service.log.read_text(), service)
+    time.sleep(2)  # by then it has looked at the worker
     os.kill(worker, signal.SIGCONT)
     assert service.ask(ITEM).status == 200
     assert service.workers() == [worker]

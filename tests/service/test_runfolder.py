@@ -17,6 +17,8 @@ from service.runfolder import Address, RunFolder
 from tests.service.conftest import MODEL, ROOT, Service, Start, environment
 from tests.service.test_predict import ITEM
 
+CRASHES = int(os.environ.get("CRASHES", "6"))
+MASTER_CRASHES = int(os.environ.get("MASTER_CRASHES", "3"))
 SHM = Path("/dev/shm")  # noqa: S108 - where folders of services are
 
 
@@ -164,13 +166,14 @@ def crash(start: Start, service: Service, kills: int) -> tuple[Service, Sequence
     return service, counted
 
 
+@pytest.mark.timeout(300 + 20 * CRASHES)  # 1.5 s each on two idle cores
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_crashes_of_workers_leave_few_files_and_lose_no_count(start: Start, workers: str) -> None:
     service = start(QA_WORKERS=workers)
     folder = folder_of(service)
     descriptors = Path(f"/proc/{service.process.pid}/fd")
     before = len(list(descriptors.iterdir()))
-    service, counted = crash(start, service, int(os.environ.get("CRASHES", "6")))
+    service, counted = crash(start, service, CRASHES)
     assert counted == sorted(counted)
     assert counted[-1] == len(counted)
     assert len(list(folder.iterdir())) <= 1 + 4 * int(workers)
@@ -179,9 +182,10 @@ def test_crashes_of_workers_leave_few_files_and_lose_no_count(start: Start, work
     assert not folder.exists()
 
 
+@pytest.mark.timeout(300 + 40 * MASTER_CRASHES)
 def test_crashes_of_masters_leave_no_folder(start: Start) -> None:
     folders = []
-    for _ in range(int(os.environ.get("MASTER_CRASHES", "3"))):
+    for _ in range(MASTER_CRASHES):
         service = start()
         assert service.ask(ITEM).status == 200
         folders.append(folder_of(service))
