@@ -19,7 +19,7 @@ from service.bulk.arguments import add_arguments as add_bulk
 from service.errors import NotReady, QAError, SettingsError
 from service.json_log import logging_config
 from service.runfolder import running
-from service.settings import DEFAULT_MODEL, Settings
+from service.settings import DEFAULT_MODEL, Settings, clear_environment
 
 _Run = Callable[[Settings, argparse.Namespace], int]
 
@@ -67,6 +67,8 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
     # Until gunicorn sets its own: the first process of a container gets no signal without a handler.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    _open_standard_streams()
+    clear_environment()
     from service.engine.artifact import load_artifact
     from service.gunicorn_conf import Server
     from service.telemetry import check_installed
@@ -79,6 +81,16 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
         asked = ""
     Server(settings, load_artifact(settings.model, verify=False), asked).run()
     return 0
+
+
+def _open_standard_streams() -> None:
+    """Have descriptors 0 to 2 taken, as they are not when a supervisor closed them.
+
+    Otherwise a connection would get one of these numbers, and with it what libraries write to stderr.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _health(settings: Settings, options: argparse.Namespace) -> int:

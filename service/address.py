@@ -48,7 +48,30 @@ def describe(host: str, port: int) -> str:
 def of(listener: socket.socket) -> str:
     """The address that a listening socket really has, as `connect` reads it."""
     name = listener.getsockname()
-    return f"{_UNIX}{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"
+    if isinstance(name, str | bytes):  # bytes: an abstract address of Linux, without a file
+        return _UNIX + os.fsdecode(name)
+    return f"{name[0]}:{name[1]}"
+
+
+def inherited(first: int, count: int) -> str:
+    """The address of the first of `count` listening sockets that this process was started with.
+
+    They are the descriptors from `first` on. Raises SettingsError for one that is no listening socket.
+    """
+    found = []
+    for descriptor in range(first, first + count):
+        try:
+            with socket.socket(fileno=os.dup(descriptor)) as listener:
+                if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    raise OSError(errno.EINVAL, "it does not listen for connections")
+                found.append(of(listener))
+        except OSError as error:
+            raise SettingsError(
+                f"LISTEN_FDS says that systemd passed {count} sockets, but descriptor {descriptor} is no "
+                f"listening socket: {_reason(error)}.",
+                field="LISTEN_FDS",
+            ) from None
+    return found[0]
 
 
 def connect(address: str, timeout: float) -> http.client.HTTPConnection:

@@ -17,6 +17,8 @@ _WINDOW_BITS = {
     "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),
 }
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+# Members of one gzip body. Each costs a copy of what follows it: 2 MB of empty ones would take two minutes.
+_MOST_MEMBERS = 128
 _ACCEPTED = {"Accept-Encoding": "gzip, deflate"}
 
 
@@ -75,8 +77,11 @@ def _receive(request: Request, most: int) -> bytes:
 
 def _unpack(data: bytes, coding: str, most: int) -> bytes:
     """What gzip (of one or more members) or deflate packed; never more than `most` bytes in memory."""
-    unpacked = b""
+    unpacked, members = b"", 0
     while data:
+        members += 1
+        if members > _MOST_MEMBERS:
+            raise InvalidJson(f"The body has more than {_MOST_MEMBERS} gzip members: compress it as one.")
         for bits in _WINDOW_BITS[coding]:
             decoder = zlib.decompressobj(bits)
             try:

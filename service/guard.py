@@ -53,12 +53,13 @@ class Keys:
 def read_keys(path: str) -> Keys:
     """The keys in a file, one a line, with empty lines and lines that begin with # between them.
 
-    An empty `path` stands for no keys. Raises SettingsError, which never quotes the file.
+    An empty `path` stands for no keys; a byte order mark is no part of the first one. Raises SettingsError,
+    which never quotes the file.
     """
     if not path:
         return Keys()
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise _bad(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:

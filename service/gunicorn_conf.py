@@ -2,8 +2,8 @@
 
 import math
 import os
-import socket
-from typing import Any
+import resource
+from typing import TYPE_CHECKING, Any
 
 from gunicorn import systemd
 from gunicorn.app.base import BaseApplication
@@ -21,7 +21,11 @@ from service.metrics import Metrics
 from service.runfolder import Address, RunFolder
 from service.server_log import ACCESS_FORMAT, Log
 from service.settings import Settings
+from service.unread import BodyReader, end_unread
 from service.worker import Worker
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 # Threads beyond those of requests that may wait for the model: they read, refuse the rest, and answer health
 # checks. As many clients may send their requests byte by byte without anybody noticing; a thread that waits
@@ -29,6 +33,8 @@ from service.worker import Worker
 _SPARE_THREADS = 512
 # Connections of one worker beside those that its threads work for, kept alive and idle.
 _CONNECTIONS = 4096
+# Descriptors of a worker that are no connections: files, pipes, listening sockets; with some to spare.
+_OWN_DESCRIPTORS = 64
 # Seconds an idle connection is kept: longer than the 60 s idle time-out of common load balancers,
 # so that the balancer, not this side, closes first and no request meets a closing socket.
 _KEEPALIVE = 75
@@ -44,7 +50,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
     must be imported there: it starts threads when it is imported, which a fork loses, and aborts at exit.
     """
 
-    tell_loaded: int | None = None  # descriptor by which a worker tells the master that it has loaded
+    report_to: int | None = None  # descriptor by which a worker tells the master how loading ended
     patience = math.inf
     metrics: Metrics  # of a worker
 
@@ -58,10 +64,8 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         self.artifact = artifact
         self.keys = read_keys(settings.api_keys_file)
         self.asked = asked
-        if systemd.listen_fds(unset_environment=False):  # gunicorn finds them by itself
-            listener = socket.socket(fileno=systemd.SD_LISTEN_FDS_START)
-            self.listening = address.of(listener)
-            listener.detach()
+        if count := systemd.listen_fds(unset_environment=False):  # gunicorn finds them by itself
+            self.listening = address.inherited(systemd.SD_LISTEN_FDS_START, count)
             self.bind = []
         else:
             listener = address.listen(settings.host, settings.port)
@@ -80,7 +84,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
 
         keep_memory()  # before the thread that loads, which would get a heap of its own
         self.metrics = Metrics(self.folder.path)
-        return create_loading_app(self.settings, self.metrics, self.keys)
+        return _served(create_loading_app(self.settings, self.metrics, self.keys))
 
     def load(self) -> Any:
         """The application that answers."""
@@ -89,13 +93,14 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
 
         artifact = load_artifact(self.artifact.path)
         answerer = QuestionAnswerer.with_settings(artifact, self.settings, concurrent=True)
-        return create_app(self.settings, answerer, self.metrics, self.keys)
+        return _served(create_app(self.settings, answerer, self.metrics, self.keys))
 
-    def loaded(self) -> None:
-        """Tell the master, where it waits for this worker."""
-        if self.tell_loaded is not None:
-            os.write(self.tell_loaded, b"1")
-            os.close(self.tell_loaded)
+    def report(self, outcome: int) -> None:
+        """Tell the master how loading ended, once."""
+        if self.report_to is not None:
+            os.write(self.report_to, bytes([outcome]))
+            os.close(self.report_to)
+            self.report_to = None
 
     def run(self) -> None:
         try:
@@ -104,17 +109,24 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
             self.folder.remove()
 
 
+def _served(app: "Flask") -> "Flask":
+    """The application as gunicorn's requests need it."""
+    app.wsgi_app = end_unread(app.wsgi_app)  # type: ignore[assignment, method-assign] # as Flask documents
+    return app
+
+
 def _options(server: Server) -> dict[str, Any]:
     """gunicorn's own settings for ours."""
     settings = server.settings
     threads = settings.max_waiting + 1 + _SPARE_THREADS
+    connections = _allow_descriptors(threads + _CONNECTIONS)
     return {
         "bind": server.bind,
         "proc_name": "qa-onnx",
         "workers": settings.workers,
         "worker_class": Worker,
-        "worker_connections": threads + _CONNECTIONS,
-        "threads": threads,
+        "worker_connections": connections,
+        "threads": min(threads, max(1, connections // 2)),
         "keepalive": _KEEPALIVE,
         "graceful_timeout": settings.drain_seconds,
         "worker_tmp_dir": str(server.folder.path),
@@ -136,6 +148,19 @@ def _options(server: Server) -> dict[str, Any]:
     }
 
 
+def _allow_descriptors(connections: int) -> int:
+    """Raise the limit of open descriptors for so many connections; the number that it leaves room for.
+
+    The soft limit is often 1024 for the sake of programs that use select(2); others are to raise it.
+    """
+    wanted = connections + _OWN_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return min(connections, max(1, limit - _OWN_DESCRIPTORS))
+
+
 def _announce(master: Arbiter) -> None:
     server: Server = master.app
     server.folder.announce(Address(server.asked, server.listening))
@@ -144,10 +169,10 @@ def _announce(master: Arbiter) -> None:
 
 
 def _number(master: Arbiter, worker: Worker) -> None:
-    """Give a worker the least number that none has: the next one with it goes on with the same figures.
+    """Give a worker the smallest free number; the files of metrics are named after it.
 
-    So the files are as few as workers were at one time, however many came and went, and nothing that was
-    counted is lost.
+    A worker continues the counters of the one that had its number before. So there are as few files as there
+    were workers at one time, and no count is lost.
     """
     server: Server = master.app
     taken = {other.number for other in master.WORKERS.values()}
@@ -162,7 +187,7 @@ def _number(master: Arbiter, worker: Worker) -> None:
 
 
 def _begin(master: Arbiter, worker: Worker) -> None:
-    """In the new worker: end with the master, and count into the files of its number."""
+    """In the new worker: end with the master, and write metrics to the files of its number."""
     end_with_master()
     values.ValueClass = values.MutexValue
     if worker.shares_figures:
@@ -170,17 +195,13 @@ def _begin(master: Arbiter, worker: Worker) -> None:
 
 
 def _forget(master: Arbiter, worker: Worker) -> None:
-    """What a worker counted stays; what it had under way is gone."""
+    """Keep the counters of a worker that ended, drop its gauges, and let the master react."""
+    master.worker_ended(worker)
     multiprocess.mark_process_dead(worker.number, str(master.app.folder.path))  # type: ignore[no-untyped-call] # its own
 
 
 def _before_request(worker: Worker, request: Request) -> None:
-    """Once stopping, answer what arrives on open connections, but be ready no more.
-
-    A body that is longer than is taken stays unread, so its connection cannot go on; the reply must say so.
-    """
+    """Once stopping, answer what arrives on open connections, but be ready no more."""
     if not worker.alive:
         worker.wsgi.config["DRAINING"] = True
-    for name, value in request.headers:
-        if name == "CONTENT-LENGTH" and int(value) > worker.app.settings.max_body_bytes:
-            request.force_close()
+    BodyReader.watch(request)

@@ -28,7 +28,7 @@ class JsonLines(logging.Formatter):
             line["exception"] = record.exc_info[0].__name__
             line["traceback"] = "".join(traceback.format_tb(record.exc_info[2]))
         line |= getattr(record, "fields", {})
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line)  # in ASCII, which a stream of any encoding takes
 
 
 def logging_config(level: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Owns the folder of a running service: where it can be, what lies in it, who clears it; knows no HTTP."""
+"""Owns the folder of a running service: its place, its files, its removal; knows no HTTP."""
 
 import fcntl
 import json
@@ -53,6 +53,7 @@ class RunFolder:
                 f"The service needs a folder to write to, of 256 kB or more; tried {', '.join(tried)}."
             )
         self._owner = os.getpid()
+        self._address: Address | None = None
         for other in _of_all_services():
             with suppress(OSError):
                 _is_dead(other, remove=True)
@@ -68,10 +69,28 @@ class RunFolder:
 
     def announce(self, address: Address) -> None:
         """Tell `running` where this service listens."""
+        self._address = address
         (self.path / _ADDRESS_FILE).write_text(json.dumps(asdict(address)), encoding="utf-8")
 
+    def restore(self) -> bool:
+        """Make the folder again if it has been removed, without what was in it; whether it had been.
+
+        systemd does that in /dev/shm when the user logs out (RemoveIPC in logind.conf). Raises OSError.
+        """
+        if self.path.is_dir():
+            return False
+        self.path.mkdir(mode=0o700)
+        lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        os.dup2(lock, self._lock, inheritable=False)
+        os.close(lock)
+        with suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if self._address:
+            self.announce(self._address)
+        return True
+
     def remove(self) -> None:
-        """Clear it away; nothing happens in the workers, which inherit this object."""
+        """Remove it; does nothing in the workers, which inherit this object."""
         if os.getpid() == self._owner:
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -127,7 +146,7 @@ def _of_all_services() -> list[Path]:
 
 
 def _is_dead(folder: Path, *, remove: bool = False) -> bool:
-    """Whether no process holds the lock of a folder; such a one may be removed in the same breath."""
+    """Whether no process holds the lock of a folder; with `remove` it is removed under that lock."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

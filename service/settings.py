@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_type_hints
@@ -26,6 +26,20 @@ _PLATFORM_NAMES = {
     "vertex_health_route": ("AIP_HEALTH_ROUTE",),
     "otlp_endpoint": ("OTEL_EXPORTER_OTLP_ENDPOINT",),
 }
+# What gunicorn reads beside the options that it is given: options of its own, the sockets of a gunicorn that
+# replaces itself, a path prefix. Inherited from the process that started this one, or set by a buildpack,
+# they would stop the start or change what is served.
+_GUNICORN_NAMES = (
+    "GUNICORN_CMD_ARGS",
+    "GUNICORN_PID",
+    "GUNICORN_FD",
+    "WEB_CONCURRENCY",
+    "FORWARDED_ALLOW_IPS",
+    "SCRIPT_NAME",
+    "SENDFILE",
+)
+# systemd's socket activation: the process that the sockets are meant for, and their number.
+_SYSTEMD_NAMES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 # Kubernetes sets variables with the upper-case name of each Service in every pod, Docker likewise for links;
 # those of a Service "qa" or "qa-model" look like settings.
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -86,28 +100,39 @@ class Settings:
         """Settings from `flags` (None values are absent flags), then `env`, then defaults.
 
         PORT, which platforms set, is the fallback for QA_PORT. Variables that Kubernetes and Docker set for
-        services whose names begin with "qa" are ignored. Raises SettingsError naming the variable for an
-        unknown QA_ name, an invalid value and a value below its minimum.
+        services whose names begin with "qa" are ignored, and so is white space around a value, such as the
+        carriage return of an env file from Windows. Raises SettingsError naming the variable for an unknown
+        QA_ name, an invalid value and a value below its minimum.
         """
         env = os.environ if env is None else env
         names = {PREFIX + setting.name.upper(): setting.name for setting in fields(cls)}
         values: dict[str, object] = {}
+        platform: dict[str, str] = {}  # by the QA_ variable, the one that stands in for it
         for name, variables in _PLATFORM_NAMES.items():
             for variable in reversed(variables):
-                if env.get(variable):
-                    values[name] = env[variable]
-        for variable, text in env.items():
+                if text := env.get(variable, "").strip():
+                    values[name], platform[PREFIX + name.upper()] = text, variable
+        for variable, value in env.items():
+            text = value.strip()
             if not variable.startswith(PREFIX) or _is_service_variable(variable, text):
                 continue
             if variable not in names:
                 raise SettingsError(_unknown(variable, names), field=variable)
             values[names[variable]] = text
-        values.update({name: value for name, value in (flags or {}).items() if value is not None})
+            platform.pop(variable, None)
+        for name, flag in (flags or {}).items():
+            if flag is not None:
+                values[name] = flag
+                platform.pop(PREFIX + name.upper(), None)
         types = get_type_hints(cls)
-        converted: dict[str, Any] = {
-            name: _convert(name, types[name], value) for name, value in values.items()
-        }
-        return cls(**converted)
+        try:
+            converted: dict[str, Any] = {name: _convert(name, types[name], values[name]) for name in values}
+            return cls(**converted)
+        except SettingsError as error:
+            if error.field not in platform:
+                raise
+            named = platform[error.field]
+            raise SettingsError(f"{named} stands in for {error.message}", field=error.field) from None
 
     @property
     def served_name(self) -> str:
@@ -125,7 +150,8 @@ class Settings:
                 raise _bad(name, getattr(self, name), "a path that begins with /")
         if not re.fullmatch(r"[^\s/<>{}?#]*", self.model_name):
             raise _bad("model_name", self.model_name, "one part of a path")
-        if not self.host or any(letter.isspace() for letter in self.host):
+        named = self.host.removeprefix("unix:").removeprefix("//")
+        if not named or any(letter.isspace() for letter in self.host):
             raise _bad("host", self.host, "an address, a host name or unix:PATH")
         if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+/?", self.root_path, re.ASCII):
             raise _bad("root_path", self.root_path, "a path like /qa")
@@ -137,6 +163,26 @@ class Settings:
             raise _bad("log_format", self.log_format, "text or json")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise _bad("log_level", self.log_level, "debug, info, warning or error")
+
+
+def clear_environment(env: MutableMapping[str, str] | None = None) -> None:
+    """Remove the variables that gunicorn would read beside `Settings`; call this before it is imported.
+
+    Those of systemd's socket activation stay if they are meant for this process (sd_listen_fds(3)). Raises
+    SettingsError if they are, and do not hold the number of sockets.
+    """
+    env = os.environ if env is None else env
+    for name in _GUNICORN_NAMES:
+        env.pop(name, None)
+    if env.get("LISTEN_PID", "").strip() != str(os.getpid()):
+        for name in _SYSTEMD_NAMES:
+            env.pop(name, None)
+    elif not re.fullmatch(r"\s*[0-9]{1,4}\s*", env.get("LISTEN_FDS", ""), re.ASCII):
+        raise SettingsError(
+            f"LISTEN_FDS is {env.get('LISTEN_FDS')!r} and must be the number of the sockets that systemd "
+            "passes to this process (LISTEN_PID).",
+            field="LISTEN_FDS",
+        )
 
 
 def _is_service_variable(variable: str, text: str) -> bool:
@@ -164,9 +210,10 @@ def _convert(name: str, kind: type, value: object) -> object:
     if kind is Path and not str(value):
         raise _bad(name, value, "a folder")
     try:
+        str(value).encode()  # bytes of another encoding arrive as lone surrogates (PEP 383)
         return kind(value)
     except (TypeError, ValueError):
-        wanted = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
+        wanted = {int: "a whole number", float: "a number"}.get(kind, "text in UTF-8")
         raise _bad(name, value, wanted) from None
 
 

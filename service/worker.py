@@ -1,16 +1,18 @@
-"""Owns a worker process: how it loads, reads from its connections, drains; knows no routes and no texts."""
+"""Owns a worker process: how it loads, serves connections, drains; knows no routes and no texts."""
 
+import errno
 import os
+import signal
 import socket
-import struct
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from selectors import EVENT_READ
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 from gunicorn.http import errors
@@ -18,14 +20,11 @@ from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from service import problems
-from service.errors import NotHttp, QAError, TooSlow
-from service.master import Master
+from service.connection import ClientSocket
+from service.errors import QAError
+from service.master import CRASHED, LOADED, REFUSED
 from service.tracing import ID_HEADER, request_id
 
-# Seconds without progress after which a client that sends or takes its message in parts is cut off.
-_STALL_SECONDS = 10
-# Seconds that a client has for its whole request, however steadily it sends.
-_REQUEST_SECONDS = 60
 # Seconds that a worker which is to stop goes on accepting connections that were under way.
 _LAST_CALL_SECONDS = 0.2
 # Seconds that loading may take without a sign of life: parts of it hold Python's lock. A tokenizer of 250,000
@@ -33,8 +32,9 @@ _LAST_CALL_SECONDS = 0.2
 _LOADING_SECONDS = 3600
 # Of a body that is not read, so that a client which is still sending it gets the reply instead of a reset.
 _DRAINED_BYTES = 64 << 20
-# First two bytes of a TLS connection: a handshake record of version 3.
-_TLS_HELLO = b"\x16\x03"
+# What accepting a connection fails with while descriptors or memory are short; seconds until the next try.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_SHORTAGE_SECONDS = 0.05
 
 # What gunicorn's parser refuses, by HTTP status; anything else of its kind is a 400.
 _STATUS: dict[type[Exception], int] = {
@@ -46,38 +46,6 @@ _STATUS: dict[type[Exception], int] = {
 }
 
 
-class ClientSocket(socket.socket):
-    """A client's connection, whose `recv` tells a slow client and a TLS handshake from a request."""
-
-    due = 0.0  # time.monotonic by which the request must have arrived
-    fresh = True  # nothing has come yet
-
-    @classmethod
-    def take_over(cls, connection: socket.socket) -> Self:
-        """The same connection; the object given is not usable any more."""
-        taken = cls(fileno=connection.detach())
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            taken.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALL_SECONDS, 0))
-        return taken
-
-    def expect_request(self) -> None:
-        """A request begins here."""
-        self.due = time.monotonic() + _REQUEST_SECONDS
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """As any socket's; raises TooSlow where gunicorn would wait on, NotHttp for a TLS handshake."""
-        if time.monotonic() > self.due:
-            raise TooSlow("The request took too long to arrive.")
-        try:
-            data = super().recv(size, flags)
-        except BlockingIOError:  # of a blocking socket: its own time-out passed
-            raise TooSlow(f"The request paused for {_STALL_SECONDS} seconds.") from None
-        fresh, self.fresh = self.fresh, False
-        if fresh and data.startswith(_TLS_HELLO):
-            raise NotHttp("This port speaks HTTP without TLS: use http:// or a proxy that ends TLS.")
-        return data
-
-
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type information
     """gunicorn's threaded worker, in which a client that stalls holds up nobody but itself.
 
@@ -86,24 +54,56 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type informa
     other connection; none of it has a setting.
     """
 
+    def init_process(self) -> None:
+        """Load and serve until the worker is to end.
+
+        One that is to end while it loads does so at once: the interpreter's finalization would destroy what
+        ONNX Runtime's threads are using, and abort.
+        """
+        try:
+            super().init_process()
+        except SystemExit:
+            self._end_while_loading()
+            raise
+        self._end_while_loading()
+
+    def _end_while_loading(self) -> None:
+        if self.loading is not None and not self.loaded and self.failure is None:
+            os._exit(0)
+
+    def init_signals(self) -> None:
+        """As gunicorn's; signals that are meant for the master do not end a worker.
+
+        A command that finds processes by name sends them to all, and so does a terminal that is closed.
+        """
+        super().init_signals()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+
     def load_wsgi(self) -> None:
         """Load the model in a thread, so that the master sees this worker alive however long it takes.
 
         A worker that others can stand in for accepts connections once it has loaded. One that is alone tells
         its clients after a moment that it is loading.
         """
-        loading = threading.Thread(target=self._load, daemon=True)
         self.wsgi = self.app.loading()
-        loading.start()
+        self.tpool.submit(int)  # so that there is a thread for requests, whatever the system allows later
+        self.loading = threading.Thread(target=self._load, daemon=True)
+        self.loading.start()
         patience = time.monotonic() + self.app.patience
-        while loading.is_alive() and time.monotonic() < patience:
+        while self.loading.is_alive() and time.monotonic() < patience:
             self.notify()
-            loading.join(min(1.0, max(0.0, patience - time.monotonic())))
+            self.loading.join(min(1.0, max(0.0, patience - time.monotonic())))
             if not self.alive or not self.is_parent_alive():
                 sys.exit(0)
         if self.failure is not None:
             self._give_up()
 
+    # The master's view of this worker: a descriptor to read how loading ended, and what was read.
+    report = -1
+    outcome: int | None = None
+
+    loading: threading.Thread | None = None
     loaded = False
     failure: Exception | None = None  # why the model could not be loaded
 
@@ -124,27 +124,51 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type informa
         else:
             self.loaded = True
             self.log.info("Loaded the model (pid: %s)", self.pid)
-            self.app.loaded()
+            self.app.report(LOADED)
 
     def _give_up(self) -> None:
-        """End the worker, and with it the server: another try would meet the same model."""
+        """End the worker; the master decides whether the server ends, too."""
+        status = CRASHED
         if isinstance(self.failure, QAError):
             self.log.error("%s", self.failure.message)
-            sys.exit(Master.APP_LOAD_ERROR)
-        if self.failure is not None:
+            status = REFUSED
+        elif self.failure is not None:
             self.log.error("%s", problems.places(self.failure))
-        sys.exit(Master.WORKER_BOOT_ERROR)
+        self.app.report(status)
+        sys.exit(status)
+
+    def accept(self, listener: socket.socket) -> None:
+        """Accept a connection; while there is no descriptor for it, it waits in the kernel's queue."""
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in _SHORTAGES:
+                raise
+            self.log.warning("A connection has to wait: %s", error.strerror)
+            time.sleep(_SHORTAGE_SECONDS)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Give a connection to a thread once something has come over it."""
         if conn.initialized or conn.data_ready:
-            super().enqueue_req(conn)
+            # RuntimeError: the system allows no further thread (pids limit). The job is queued by then, and
+            # one of the threads that are there takes it; gunicorn's own callback would be lost.
+            with suppress(RuntimeError):
+                self.tpool.submit(self._handle_queued, conn)
             return
         conn.sock = ClientSocket.take_over(conn.sock)
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + self.cfg.keepalive
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _handle_queued(self, conn: TConn) -> None:
+        """In a thread: handle a request; the event loop then does the rest."""
+        handled: Future[object] = Future()
+        try:
+            handled.set_result(self.handle(conn))
+        except BaseException as error:
+            handled.set_exception(error)
+        self.method_queue.defer(self.finish_request, conn, handled)
 
     def handle(self, conn: TConn) -> object:
         """Handle one request, in a thread; what gunicorn returns is False where the connection is to end."""
@@ -158,8 +182,14 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type informa
                 conn.sock.shutdown(socket.SHUT_RD)  # so that gunicorn's own wait ends at once
         return kept
 
-    def handle_error(self, req: Any, client: socket.socket, addr: object, exc: Exception) -> None:
-        """Tell a client why its request, or what should have been one, is not answered; and count that."""
+    def handle_error(self, req: Any, client: ClientSocket, addr: object, exc: Exception) -> None:
+        """Tell a client why its request, or what should have been one, is not answered; and count that.
+
+        A request that has its reply gets no second one, which a proxy would take for that to another request.
+        """
+        if client.answered:
+            self.log.info("A connection ended after a reply (%s)", type(exc).__name__)
+            return
         if isinstance(exc, QAError):
             reply = problems.reply(exc)
         elif isinstance(exc, errors.ParseException) and not isinstance(

@@ -6,6 +6,7 @@ parameter `binary_data_size`, in order, little-endian; 4 bytes of length lead ea
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from service.errors import InvalidInput
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _LENGTH = struct.Struct("<I")
+_DIGITS = re.compile(r"[0-9]{1,18}")  # Python refuses to read numbers of thousands of digits
 _FORMATS = {"FP64": "d", "INT64": "q"}
 
 Scalar = str | int | float | bool
@@ -52,7 +54,7 @@ def split_body(body: bytes, json_length: str | None) -> tuple[bytes, memoryview]
     """The JSON of a body and the binary data behind it. Raises InvalidInput for a length that is none."""
     if json_length is None:
         return body, memoryview(b"")
-    if not (json_length.isascii() and json_length.isdecimal()) or int(json_length) > len(body):
+    if not _DIGITS.fullmatch(json_length) or int(json_length) > len(body):
         raise InvalidInput(
             f"{JSON_LENGTH_HEADER} must be a number of bytes of the body.", field=JSON_LENGTH_HEADER
         )

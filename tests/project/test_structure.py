@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     ["service", "service.errors"],
     ["service.settings", "service.tracing", "service.process_memory"],
-    ["service.address", "service.runfolder"],
+    ["service.address", "service.connection", "service.restarts", "service.runfolder"],
     ["service.engine"],
     ["service.engine.boundaries", "service.engine.cpu", "service.engine.memory"],
     ["service.engine.parameters", "service.engine.probes"],
@@ -44,8 +44,9 @@ LAYERS = [
     ["service.docs"],
     ["service.loading"],
     ["service.app"],
-    ["service.server_log"],
-    ["service.worker", "service.master"],
+    ["service.server_log", "service.unread"],
+    ["service.master"],
+    ["service.worker"],
     ["service.gunicorn_conf"],
     ["service.bench"],
     ["service.bench.arguments", "service.bench.workload", "service.bench.machine"],
@@ -154,7 +155,7 @@ def private_names(source: str) -> set[str]:
     """Underscored names of gunicorn and Werkzeug that this imports, and attributes that are not its own.
 
     Types are not followed: an underscored attribute is taken for foreign wherever nothing in the same file
-    defines or assigns that name. Names that double underscores enclose are Python's.
+    defines or assigns that name. Names that double underscores enclose are Python's, and so is os._exit.
     """
     tree = ast.parse(source)
     nodes = list(ast.walk(tree))
@@ -169,6 +170,8 @@ def private_names(source: str) -> set[str]:
             used |= {p for a in node.names if a.name.partition(".")[0] in WEB for p in a.name.split(".")}
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "setattr"):
             used |= {a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+    if "os._exit" in {ast.unparse(n) for n in nodes if isinstance(n, ast.Attribute)}:
+        used.discard("_exit")
     return {name for name in used if name.startswith("_") and not name.endswith("__")}
 
 

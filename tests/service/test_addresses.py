@@ -1,5 +1,6 @@
 """Where the service listens, in every form of QA_HOST and QA_PORT, and how `health` finds it there."""
 
+import os
 import socket
 import subprocess
 import time
@@ -16,7 +17,7 @@ PYTHON = ROOT / ".venv/bin/python"
 ACTIVATE = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=os.environ.get("COUNT", "1"))
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
@@ -54,11 +55,18 @@ def test_a_unix_socket_is_served(start: Start, tmp_path: Path, scheme: str) -> N
     assert not path.exists()
 
 
+def test_it_stops_in_order_when_its_socket_file_is_gone(start: Start, tmp_path: Path) -> None:
+    service = start(host=f"unix:{tmp_path}/qa.sock")
+    (tmp_path / "qa.sock").unlink()
+    assert service.stop() == 0
+    assert "Traceback" not in service.log.read_text()
+
+
 @pytest.mark.parametrize(
     "host",
     [
         *("nobody.invalid", "10.255.255.1", "fe80::1%nowhere", "127.0.0.1:80", "a b", "", "x" * 70),
-        *("http://localhost", "unix:/no/such/qa.sock", "unix:" + "x" * 200),
+        *("http://localhost", "unix:/no/such/qa.sock", "unix:" + "x" * 200, "unix:", "unix://"),
     ],
 )
 def test_unusable_addresses_are_rejected_at_startup(runtime_python: Path, host: str) -> None:
@@ -108,6 +116,38 @@ def test_a_port_can_be_reused_at_once(start: Start) -> None:
     first.stop()
     listener = address.listen(first.host, first.port)
     listener.close()
+
+
+@pytest.mark.parametrize("count", ["1", "3", "x", ""])
+def test_what_systemd_does_not_pass_is_refused(count: str) -> None:
+    """A pipe, a socket that does not listen, a descriptor that is not open; no number at all."""
+    read, write = os.pipe()
+    idle = socket.socket()
+    passed = {"1": read, "3": idle.fileno()}.get(count, read)
+    done = subprocess.run(
+        [PYTHON, "-c", ACTIVATE, str(passed), PYTHON, "-m", "service", "serve", "--port", "0"],
+        cwd=ROOT,
+        env=environment(QA_MODEL=str(MODEL), COUNT=count),
+        pass_fds=[passed],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    idle.close()
+    os.close(read)
+    os.close(write)
+    assert done.returncode == 2
+    assert done.stderr.startswith("qa-onnx: LISTEN_FDS")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_abstract_address_is_told_as_it_can_be_connected_to() -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0qa-onnx-test")
+        listener.listen()
+        connection = address.connect(address.of(listener), timeout=5)
+        connection.connect()
+        connection.close()
 
 
 def test_a_systemd_socket_replaces_host_and_port(free_port: int) -> None:

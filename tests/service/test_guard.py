@@ -127,6 +127,15 @@ def test_the_file_is_read_again_at_sighup(start: Start, tmp_path: Path) -> None:
     assert service.stop() == 0
 
 
+def test_a_file_of_keys_may_come_from_windows(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(f"\ufeff{FIRST}\r\n\r\n# of the shop\r\n{SECOND}\r\n".encode())
+    keys = read_keys(str(tmp_path / "keys"))
+    for key in (FIRST, SECOND):
+        keys.check(f"Bearer {key}")
+    with pytest.raises(Unauthorized):
+        keys.check("Bearer # of the shop")
+
+
 @pytest.mark.parametrize("content", ["", "# none\n", "a key\n", "schlüssel\n"])
 def test_a_file_without_usable_keys_stops_the_start(
     content: str, tmp_path: Path, runtime_python: Path

@@ -58,7 +58,9 @@ def test_a_rejection_does_not_wait_for_the_body(full: tuple[Service, Wire]) -> N
 
 def test_a_long_unread_body_closes_the_connection(full: tuple[Service, Wire]) -> None:
     _, wire = full
-    refused(wire.ask(message(BODY.ljust(100_000))), 429, "overloaded")
+    reply = wire.ask(message(BODY.ljust(100_000)))
+    refused(reply, 429, "overloaded")
+    assert reply.headers["Connection"] == "close"
     assert wire.ended()
 
 

@@ -135,7 +135,7 @@ def test_repeated_reloads_are_merged_and_do_not_delay_the_stop(start: Start) -> 
 def test_a_loading_worker_gets_no_requests(start: Start, how: str) -> None:
     service = start(QA_WORKERS="2", PYTHONPATH=SLOW, SLOW_START_SECONDS="3", QA_MAX_WAITING="100")
     deadline = time.monotonic() + 60
-    while len(service.workers()) != 2 or service.log.read_text().count("Loaded") < 2:
+    while len(service.workers()) != 2 or service.log.read_text().count("Loaded the model") < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     old = set(service.workers())
@@ -144,7 +144,7 @@ def test_a_loading_worker_gets_no_requests(start: Start, how: str) -> None:
             service.process.send_signal(signal.SIGHUP)
         else:
             os.kill(min(old), signal.SIGKILL)
-        while service.log.read_text().count("Loaded") < (4 if how == "reloaded" else 3):
+        while service.log.read_text().count("Loaded the model") < (4 if how == "reloaded" else 3):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         if how == "reloaded":

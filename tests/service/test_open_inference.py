@@ -149,6 +149,7 @@ def test_the_client_raises_errors(triton: Any) -> None:
         ({"binary_data_size": True}, b"\x01", 0),
         ({"binary_data_size": 9}, b"\x05\0\0\0short", "many"),
         ({"binary_data_size": 9}, b"\x05\0\0\0short", "9999"),
+        ({"binary_data_size": 9}, b"\x05\0\0\0short", "9" * 5000),
         ({"binary_data_size": 9}, b"\x05\0\0\0short", "²"),
     ],
 )

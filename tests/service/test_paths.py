@@ -35,6 +35,20 @@ def test_no_redirects(service: Service) -> None:
         assert service.ask(ITEM, path=path).status in (200, 404)
 
 
+def test_options_for_the_whole_server(service: Service, prefixed: Service, connect: Connect) -> None:
+    """RFC 9110, 9.3.7: a ping, without a body; and no other method has that target."""
+    for server in (service, prefixed):
+        wire = connect(server)
+        reply = wire.ask(message(b"", line="OPTIONS * HTTP/1.1"))
+        assert (reply.status, reply.data) == (204, b"")
+        assert reply.headers["Allow"] == "GET, HEAD, POST, OPTIONS"
+        assert reply.headers["X-Request-ID"]
+        assert "Content-Length" not in reply.headers
+        assert wire.ask(message(BODY)).status == 200
+        refused(wire.ask(message(b"", line="OPTIONS /* HTTP/1.1")), 404, "not_found")
+        refused(wire.ask(message(b"", line="GET * HTTP/1.1")), 400, "bad_request")
+
+
 @pytest.mark.parametrize("scheme", ["http", "https", "wss", "x, y"])
 def test_proxy_headers_are_harmless(service: Service, connect: Connect, scheme: str) -> None:
     wire = connect(service)

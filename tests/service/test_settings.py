@@ -1,11 +1,12 @@
 """Where settings come from, who wins, and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from service.errors import SettingsError
-from service.settings import Settings
+from service.settings import Settings, clear_environment
 
 
 def test_defaults_need_nothing() -> None:
@@ -64,6 +65,51 @@ def test_the_platforms_port_is_the_fallback() -> None:
     assert Settings.from_env(env={"PORT": ""}).port == 8000
 
 
+@pytest.mark.parametrize("text", ["many", "70000", "tcp://10.0.0.7:8000"])
+def test_a_bad_value_of_a_platform_is_told_by_the_name_that_is_set(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^PORT stands in for QA_PORT \(--port\) is"):
+        Settings.from_env(env={"PORT": text})
+    with pytest.raises(SettingsError, match=r"^QA_PORT"):
+        Settings.from_env(env={"PORT": "80", "QA_PORT": "many"})
+    with pytest.raises(SettingsError, match=r"^QA_PORT"):
+        Settings.from_env({"port": "many"}, env={"PORT": "80"})
+
+
+def test_an_env_file_may_come_from_windows() -> None:
+    env = {"QA_MODEL": "/model\r", "QA_HOST": "::\r", "QA_ACCESS_LOG": "1\r", "QA_LOG_FORMAT": "json\r"}
+    settings = Settings.from_env(env=env | {"PORT": "81\r"})
+    assert (settings.model, settings.host, settings.port) == (Path("/model"), "::", 81)
+    assert (settings.access_log, settings.log_format) == (True, "json")
+
+
+LEFT_OVER = {
+    "GUNICORN_PID": "garbage",
+    "GUNICORN_FD": "3,4",
+    "GUNICORN_CMD_ARGS": "--workers 3 'x",
+    "WEB_CONCURRENCY": "auto",
+    "FORWARDED_ALLOW_IPS": "garbage",
+    "SCRIPT_NAME": "/elsewhere",
+    "SENDFILE": "x",
+}
+
+
+@pytest.mark.parametrize("pid", ["", "x", "1", "999999999999"])
+def test_what_gunicorn_would_read_is_removed(pid: str) -> None:
+    env = LEFT_OVER | {"LISTEN_PID": pid, "LISTEN_FDS": "x", "LISTEN_FDNAMES": "x", "PORT": "80"}
+    clear_environment(env)
+    assert env == {"PORT": "80"}
+    clear_environment(env)  # nothing is there
+
+
+def test_sockets_that_systemd_passes_to_this_process_stay() -> None:
+    mine = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}
+    env = LEFT_OVER | mine
+    clear_environment(env)
+    assert env == mine
+    with pytest.raises(SettingsError, match="LISTEN_FDS"):
+        clear_environment(mine | {"LISTEN_FDS": "x"})
+
+
 @pytest.mark.parametrize("word", ["1", "true", "YES"])
 def test_values_of_booleans(word: str) -> None:
     assert Settings.from_env(env={"QA_ACCESS_LOG": word}).access_log
@@ -94,6 +140,9 @@ def test_values_of_booleans(word: str) -> None:
         ("QA_ACCESS_LOG", "maybe"),
         ("QA_HOST", ""),
         ("QA_HOST", "a b"),
+        ("QA_HOST", "unix:"),
+        ("QA_MODEL", "/mod\udce8le"),
+        ("QA_MODEL_NAME", "mod\udce8le"),
         ("QA_ROOT_PATH", "qa"),
         ("QA_ROOT_PATH", "/a b"),
         ("QA_LOG_LEVEL", "loud"),

@@ -105,6 +105,15 @@ def test_connections_are_closed_while_stopping(start: Start, connect: Connect) -
     assert service.process.wait(60) == 0
 
 
+def test_signals_for_the_master_do_not_end_a_worker(start: Start) -> None:
+    service = start()
+    (worker,) = service.workers()
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
+        os.kill(worker, number)
+    assert service.ask(ITEM).status == 200
+    assert service.workers() == [worker]
+
+
 def test_an_idle_connection_does_not_delay_the_stop(start: Start, connect: Connect) -> None:
     service = start(QA_DRAIN_SECONDS="60")
     connect(service)
