@@ -1,9 +1,8 @@
 #!/bin/sh
 # native.sh [PYTHON]: compile service/engine/native for this machine, into the folder of its sources.
 #
-# Each part is an acceleration that the service does without where it is missing, so nothing here makes an
-# installation fail. The compiler is $CC, or cc, or one that pip brings for the occasion (pinned below;
-# $WHEELS is a folder of wheels to look into as well).
+# The compiled parts are optional accelerations, so a failure here does not fail the installation. The compiler is
+# $CC, or cc, or a temporary one installed by pip (pinned below; $WHEELS is an additional folder of wheels).
 set -u
 unset PYTHONPATH PYTHONHOME
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -12,9 +11,9 @@ python=${1:-python3}
 machine=$(uname -m)
 zig=ziglang==0.17.1
 
-say() { echo "$1: the service will do without, and be slower." >&2; }
+say() { echo "$1: the service will use the slower portable graph." >&2; }
 
-# library NAME [FLAG ...]: appears whole or not at all, even where two of these run at once.
+# library NAME [FLAG ...]: compile atomically, so that concurrent runs of this script are safe.
 library() {
     name=$1
     shift
@@ -24,18 +23,18 @@ library() {
 }
 
 rm -f ./*.so ./*.new
-[ "$machine" = x86_64 ] || exit 0  # the operator is for AVX-512: elsewhere there is nothing to compile
+[ "$machine" = x86_64 ] || exit 0  # the operator needs AVX-512: there is nothing to compile on other machines
 compiler=${CC:-cc}
 if ! command -v "${compiler%% *}" >/dev/null 2>&1; then
     [ "$(uname -s)" = Linux ] || { say "There is no C compiler"; exit 0; }
-    echo "There is no C compiler: fetching one for the moment ..." >&2
+    echo "There is no C compiler: installing a temporary one ..." >&2
     work=$(mktemp -d) || exit 0
     trap 'rm -rf "$work"' EXIT
     "$python" -m venv "$work/venv" \
         && "$work/venv/bin/python" "$root/deploy/install_packages.py" \
             ${WHEELS:+--find-links "$WHEELS"} "$zig" || { say "There is no C compiler"; exit 0; }
     export ZIG_GLOBAL_CACHE_DIR="$work/cache" ZIG_LOCAL_CACHE_DIR="$work/cache"
-    # For older C libraries than this machine's, too.
+    # Compatible with older C libraries than this machine's.
     compiler="$work/venv/bin/python -m ziglang cc -target $machine-linux-gnu.2.28"
 fi
 library operator -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni

@@ -1,8 +1,8 @@
 #!/bin/sh
 # install.sh [--unix-socket] [MODEL]: install this checkout as the systemd service qa-onnx, and start it.
 #   MODEL  an exported model folder; without it the one that is installed, else models/default
-# Run again it installs this checkout's version over an older one; requests wait for the moment that the
-# service takes to start. PYTHON and WHEELS are as for deploy/install.sh.
+# Run again, it replaces an older version with this checkout's; requests wait while the service restarts.
+# PYTHON and WHEELS are as for deploy/install.sh.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 root=$(dirname "$(dirname "$here")")
@@ -19,7 +19,7 @@ command -v systemctl >/dev/null || { echo "There is no systemd here." >&2; exit 
 umask 022
 release=$home/releases/$(date -u +%Y%m%dT%H%M%SZ)-$$
 mkdir -p "$release" "$home/models" /etc/qa-onnx "$drop_ins"
-trap 'rm -rf "$release"' EXIT  # until it is whole
+trap 'rm -rf "$release"' EXIT  # until it is complete
 for part in service deploy docs requirements.txt LICENSE; do
     [ ! -e "$root/$part" ] || cp -r "$root/$part" "$release/"
 done
@@ -35,7 +35,7 @@ model=${1:-}
 install -m 0644 "$here/$unit" "/etc/systemd/system/$unit"
 if [ -n "$socket" ]; then
     install -m 0644 "$here/unix-socket.conf" "$drop_ins/"
-    sed -i '/^QA_HOST=/d' /etc/qa-onnx/qa-onnx.env  # it would win over the drop-in
+    sed -i '/^QA_HOST=/d' /etc/qa-onnx/qa-onnx.env  # it would override the drop-in
 fi
 
 before=$(readlink "$home/current" || true)
@@ -45,7 +45,7 @@ trap - EXIT
 systemctl daemon-reload
 systemctl enable --quiet "$unit"
 if ! systemctl restart "$unit"; then
-    echo "The service did not start: see journalctl -u qa-onnx. The version before is $before." >&2
+    echo "The service did not start: see journalctl -u qa-onnx. The previous version is $before." >&2
     exit 1
 fi
 for old in "$home"/releases/*; do

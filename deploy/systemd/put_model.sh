@@ -1,6 +1,6 @@
 #!/bin/sh
-# put_model.sh RELEASE MODEL: check the model folder MODEL with the version in RELEASE, copy it, and make the
-# copy the installed model. The one before stays, as /opt/qa-onnx/model.before says. Nothing is reloaded.
+# put_model.sh RELEASE MODEL: copy the model folder MODEL, verify the copy with the version in RELEASE, and make it
+# the installed model. The previous one is kept (/opt/qa-onnx/model.before). The service is not reloaded.
 set -eu
 release=$1 home=/opt/qa-onnx
 model=$(CDPATH='' cd -- "$2" && pwd)
@@ -8,7 +8,7 @@ model=$(CDPATH='' cd -- "$2" && pwd)
 copy=$home/models/$(date -u +%Y%m%dT%H%M%SZ)-$$
 cp -rL "$model" "$copy"
 chmod -R a+rX,go-w "$copy"
-# The copy, not the original: it is what will be served.
+# Verify the copy, since it is what will be served.
 if ! (cd "$release" && QA_THREADS=1 venv/bin/python -m service check "$copy"); then
     rm -rf "$copy"
     exit 2

@@ -60,4 +60,4 @@ def test_a_server_that_stops_is_counted_as_failed(runtime_python: Path, free_por
     flags = ("--mode", "http", "--url", f"http://127.0.0.1:{free_port}", "--concurrency", 1)
     done = bench(runtime_python, *flags, "--seconds", 0.1, "--warm-up", 0.1)
     assert done.returncode == 1
-    assert "got no answer" in done.stderr
+    assert "got neither an answer nor a rejection" in done.stderr

@@ -1,20 +1,21 @@
 #!/bin/sh
-# prepare_arm64.sh: makes what test_arm64.py needs on a Debian machine of another kind, as root:
-#   - Debian 13's qemu-user, registered with the kernel until the next boot, containers included. Debian 12's (7.2)
-#     leaves /proc/cpuinfo as this machine's, and ONNX Runtime, which looks for Arm processors there, crashes;
-#   - the image python:3.11-slim-bookworm-arm64, by debootstrap: no registry of images is needed.
-# Run with MIRROR=URL, a Debian mirror; pip in the image trusts the certificates that this machine trusts.
+# prepare_arm64.sh: sets up what test_arm64.py needs on a Debian x86-64 machine, as root:
+#   - qemu-user of Debian 13, registered with the kernel (containers included) until the next boot. That of Debian 12
+#     (7.2) exposes the host's /proc/cpuinfo, in which ONNX Runtime finds no Arm processor and crashes;
+#   - the image python:3.11-slim-bookworm-arm64, made with debootstrap, without an image registry.
+# Run with MIRROR=URL, a Debian mirror; the image gets this machine's CA certificates.
 set -eu
 mirror=${MIRROR:?set it to a Debian mirror, as /etc/apt/sources.list names one}
 base=python:3.11-slim-bookworm-arm64
 qemu=/usr/local/bin/qemu-aarch64
-for program in debootstrap docker; do
+[ "$(id -u)" = 0 ] || { echo "prepare_arm64.sh registers an interpreter with the kernel: run it as root." >&2; exit 2; }
+for program in apt-get debootstrap docker; do
     command -v "$program" >/dev/null || { echo "$program is missing: install it." >&2; exit 1; }
 done
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf --one-file-system "$work"' EXIT  # a debootstrap that failed may have left /proc and /sys mounted
 
-# As a package it would replace this release's: unpacked only, its signature checked by apt.
+# Unpacked, not installed, since it would replace this release's package; apt verifies its signature.
 mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" > "$work/sources.list"
 debian_13() {
@@ -26,7 +27,7 @@ debian_13 update
 dpkg-deb -x "$work"/qemu-user_*.deb "$work/qemu-user"
 install -m 755 "$work/qemu-user/usr/bin/qemu-aarch64" "$qemu"
 
-# F: the kernel opens it now, so that it is found from within any container.
+# Flag F: the kernel opens the interpreter at registration, so that it works inside containers.
 binfmt=/proc/sys/fs/binfmt_misc
 [ -e "$binfmt/register" ] || mount -t binfmt_misc binfmt_misc "$binfmt"
 [ ! -e "$binfmt/qemu-aarch64" ] || echo -1 > "$binfmt/qemu-aarch64"

@@ -1,6 +1,6 @@
 """Builds the image for linux/arm64 and runs it under qemu-user; skipped unless prepare_arm64.sh was run.
 
-An emulator has no speed worth telling, so nothing here is measured.
+Nothing is measured, since the speed of an emulator says nothing about hardware.
 """
 
 import json
@@ -23,8 +23,8 @@ from tests.docker.conftest import ROOT, Docker
 BASE = "python:3.11-slim-bookworm"
 ARM64_BASE = f"{BASE}-arm64"
 ARM64 = ("--platform", "linux/arm64")
-# Of Graviton 2 and Ampere Altra. qemu's own choice is a CPU with everything, SME2 among it, for which ONNX
-# Runtime quantizes activations row by row: int8 answers then differ a little from those of all other CPUs.
+# The CPU of Graviton 2 and Ampere Altra. qemu's default CPU has SME2, for which ONNX Runtime quantizes
+# activations per row, so that int8 scores differ slightly from those of other CPUs.
 CPU_MODEL = "neoverse-n1"
 TOP_K = 3
 SLOW_SECONDS = 600  # a start takes some 10 s of an idle core
@@ -37,7 +37,7 @@ def arm64_image(docker: Docker) -> Iterator[str]:
     cpuinfo = docker("run", "--rm", *ARM64, ARM64_BASE, "cat", "/proc/cpuinfo", check=False)
     if not cpuinfo:
         pytest.skip("no arm64 program runs here: tests/docker/prepare_arm64.sh registers qemu-user")
-    if "CPU implementer" not in cpuinfo:  # Arm's; what the kernel of another machine writes has none
+    if "CPU implementer" not in cpuinfo:  # a field of Arm kernels only
         pytest.skip("qemu-user is too old, /proc/cpuinfo is this machine's: ONNX Runtime would crash on that")
     name = f"qa-test-arm64:{uuid.uuid4().hex[:8]}"
     docker(
@@ -72,7 +72,7 @@ def serving(docker: Docker, image: str, port: int, *arguments: str) -> Iterator[
 
 
 def log(docker: Docker, name: str) -> str:
-    """What the service wrote, which goes to standard error."""
+    """The log of the service (stderr)."""
     done = subprocess.run([docker.program, "logs", name], stderr=subprocess.PIPE, text=True, check=True)
     return done.stderr
 
@@ -109,7 +109,7 @@ def test_the_reason_for_the_portable_graph_is_logged(
 def test_golden_questions_are_answered_as_here(
     docker: Docker, arm64_image: str, free_port: int, model: str, tolerance: float
 ) -> None:
-    """The same places; the int8 scores within a rounding of activations that fell the other way."""
+    """Equal offsets; int8 scores within the tolerance of activation rounding."""
     entries = json.loads((ROOT / "tests/golden/questions.json").read_text(encoding="utf-8"))
     items = [(question, entry["context"]) for entry in entries for question in entry["questions"]]
     artifact = ROOT / "tests/models" / model

@@ -106,7 +106,7 @@ def dataset(examples: list[dict[str, str]]) -> Any:
     """A map-style torch Dataset of `examples`."""
     data = pytest.importorskip("torch.utils.data", reason="torch is not installed")
 
-    class Examples(data.Dataset):  # type: ignore[name-defined] # torch may be missing
+    class Examples(data.Dataset):  # type: ignore[misc, name-defined] # torch may be missing
         def __len__(self) -> int:
             return len(examples)
 
@@ -124,7 +124,7 @@ def key_dataset(rows: list[dict[str, Any]], key: str) -> Any:
 def iterable_dataset(examples: list[dict[str, str]]) -> Any:
     data = pytest.importorskip("torch.utils.data", reason="torch is not installed")
 
-    class Examples(data.IterableDataset):  # type: ignore[name-defined] # torch may be missing
+    class Examples(data.IterableDataset):  # type: ignore[misc, name-defined] # torch may be missing
         def __iter__(self) -> Iterator[dict[str, str]]:
             return iter(examples)
 
