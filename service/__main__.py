@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except QAError as error:
         print(f"qa-onnx: {error.message}", file=sys.stderr)
-        return 2
+        # Docker reserves 2 for itself: a health check exits with 1 (docs.docker.com, HEALTHCHECK).
+        return 1 if isinstance(error, NotReady) else 2
     except BrokenPipeError:
         # stdout is flushed once more at exit, see docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -82,22 +82,22 @@ def test_a_file_that_is_not_a_socket_is_kept(runtime_python: Path, tmp_path: Pat
 def test_health_finds_the_service_of_its_environment(start: Start, free_port: int) -> None:
     """As a container's health check does, which knows the image's variables but not the flags of `serve`."""
     settings = {"QA_HOST": "127.0.0.1", "QA_PORT": str(free_port)}
-    assert health(**settings).returncode == 2
+    assert health(**settings).returncode == 1
     service = start("--host", "localhost", **settings)  # the fixture says --port 0
     assert service.port != free_port
     assert health(**settings).returncode == 0
     other = health(QA_HOST="127.0.0.1", QA_PORT=str(free_port - 1))
-    assert other.returncode == 2
+    assert other.returncode == 1
     assert str(free_port - 1) in other.stderr
     service.stop()
-    assert health(**settings).returncode == 2
+    assert health(**settings).returncode == 1
 
 
 def test_health_knows_the_port_of_platforms(start: Start) -> None:
     service = start()
     assert health(PORT=str(service.port)).returncode == 0
     assert health(PORT="1", QA_PORT=str(service.port)).returncode == 0
-    assert health(PORT="1").returncode == 2
+    assert health(PORT="1").returncode == 1
 
 
 def test_hosts_and_addresses_match() -> None:

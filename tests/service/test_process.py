@@ -83,7 +83,7 @@ def test_health_command(service: Service, runtime_python: Path, free_port: int) 
 
     assert health(service.port).returncode == 0
     nobody = health(free_port)
-    assert nobody.returncode == 2
+    assert nobody.returncode == 1
     assert str(free_port) in nobody.stderr
     assert nobody.stderr.count("\n") == 1
 
