@@ -38,10 +38,10 @@ def test_attempts_wait_longer_and_longer() -> None:
         now += waits[-1]
         assert restarts.due
     assert waits == [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert restarts.exhausted
+    exhausted = [restarts.exhausted]
     restarts.succeeded()
     assert restarts.due
-    assert not restarts.exhausted
+    assert [*exhausted, restarts.exhausted] == [True, False]
     assert restarts.failed() == 0
 
 
