@@ -1,4 +1,4 @@
-"""Owns a client's connection: how long it may stall, what is no request on it; knows no HTTP beyond that."""
+"""Owns a client's connection: stall time-outs, detection of TLS handshakes; knows no other HTTP."""
 
 import socket
 import struct
