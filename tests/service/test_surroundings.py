@@ -111,7 +111,9 @@ def test_more_clients_than_threads_are_allowed_wait(
     start: Start, wrapped: Wrap, runtime_python: Path
 ) -> None:
     """As where a container's pids limit is small."""
-    become = "setpriv --reuid 12345 --clear-groups prlimit --nproc=40"
+    # With access to all files, for the checkout may be in a private folder; root itself has no such limit.
+    keep = "--inh-caps=+dac_override --ambient-caps=+dac_override"
+    become = f"setpriv --reuid 12345 --clear-groups {keep} prlimit --nproc=40"
     service = start(python=wrapped(f'exec {become} {runtime_python} "$@"'), HOME="/nowhere")
     workers = service.workers()
     slow = [socket.create_connection((service.host, service.port), timeout=60) for _ in range(60)]
