@@ -1,5 +1,6 @@
 """Owns the JSON Lines format: an object per line, with the answer added on output; knows no inference."""
 
+import codecs
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,7 +8,7 @@ from typing import IO, BinaryIO
 
 import msgspec
 
-from service.bulk.rows import BYTE_ORDER_MARK, LONGEST_ROW, Outcome, Problem, Row, answer_value, ask, refuse
+from service.bulk.rows import LONGEST_ROW, Outcome, Problem, Row, answer_value, ask, refuse, refuse_taken
 from service.bulk.task import Task
 from service.engine.parameters import Parameters
 
@@ -32,7 +33,7 @@ class JsonLines:
             for (_, line), outcome in zip(_lines(file), outcomes, strict=True):
                 if isinstance(outcome, Problem):
                     continue
-                fields = line.strip().removeprefix(BYTE_ORDER_MARK).removesuffix(b"}").rstrip()
+                fields = line.strip().removeprefix(codecs.BOM_UTF8).removesuffix(b"}").rstrip()
                 value = msgspec.json.encode(answer_value(outcome, self._parameters))
                 out.write(b"".join((fields, b",", name, b":", value, b"}\n")))
 
@@ -40,7 +41,7 @@ class JsonLines:
         if len(line) > LONGEST_ROW:
             return refuse(f"The line is longer than {LONGEST_ROW >> 20} MiB.", line=number)
         try:
-            record = msgspec.json.decode(line.removeprefix(BYTE_ORDER_MARK))
+            record = msgspec.json.decode(line.removeprefix(codecs.BOM_UTF8))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = error.reason if isinstance(error, UnicodeDecodeError) else error
             return refuse(f"The line is not valid JSON: {reason}.", line=number)
@@ -48,10 +49,7 @@ class JsonLines:
             return refuse("The line is not a JSON object.", line=number)
         row = ask(record, self._columns, number)
         if self._columns.answer in record:
-            reason = (
-                f"The row already has a field {self._columns.answer}: choose another with --answer-column."
-            )
-            return refuse(reason, self._columns.answer, line=number, identity=row.id)
+            return refuse_taken(row, self._columns.answer)
         return row
 
 

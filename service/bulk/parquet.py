@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import IO, Any
 
-from service.bulk.rows import Outcome, Problem, Row, ask, refuse
+from service.bulk.rows import Outcome, Problem, Row, ask, check_columns, refuse
 from service.bulk.task import BadFile, Task
 
 try:
@@ -29,21 +29,7 @@ class Parquet:
         self._records = task.output_format == "jsonl"  # needs all columns of a row
         with self._open() as file:
             self._schema = file.schema_arrow
-        for flag, name in (("question", columns.question), ("context", columns.context)):
-            if name not in self._schema.names:
-                raise BadFile(
-                    f"{path} has no column {name}, only {', '.join(self._schema.names)}: "
-                    f"set --{flag}-column to the one with the {flag}.",
-                    field=name,
-                )
-            if self._schema.names.count(name) > 1:
-                raise BadFile(f"{path} has several columns {name}.", field=name)
-        if columns.answer in self._schema.names:
-            raise BadFile(
-                f"{path} already has a column {columns.answer}: "
-                "choose another name for the answer with --answer-column.",
-                field=columns.answer,
-            )
+        check_columns(path, self._schema.names, columns, [columns.answer])
         # The fields of `Answer`; int64 and float64 are the usual types.
         answer = pa.struct(
             [("answer", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("score", pa.float64())]

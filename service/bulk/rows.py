@@ -1,19 +1,19 @@
 """Owns the types between the stages, rows and outcomes; knows no file and no model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from service.bulk.task import Columns
+from service.bulk.task import BadFile, Columns
 from service.engine.answering import Answer
 from service.engine.parameters import Parameters
 from service.errors import InvalidInput
 
 # Maximum bytes of a row: about twice those of a context with the engine's maximum of windows.
 LONGEST_ROW = 16 << 20
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,6 +63,31 @@ def refuse(
 ) -> Row:
     """An invalid row."""
     return Row(Problem(InvalidInput.code, reason, field, line, identity), 0.0, identity, line)
+
+
+def refuse_taken(row: Row, name: str) -> Row:
+    """`row` as an invalid one, since it already has a field with the name of the answer's."""
+    reason = f"The row already has a field {name}: choose another with --answer-column."
+    return refuse(reason, name, line=row.line, identity=row.id)
+
+
+def check_columns(path: Path, found: Sequence[str], columns: Columns, added: Collection[str]) -> None:
+    """Raises BadFile if the header `found` lacks a column, has it twice, or has one of those `added`."""
+    for flag, name in (("question", columns.question), ("context", columns.context)):
+        if name not in found:
+            raise BadFile(
+                f"{path} has no column {name}, only {', '.join(found) or 'none at all'}: "
+                f"set --{flag}-column to the one with the {flag}.",
+                field=name,
+            )
+        if found.count(name) > 1:
+            raise BadFile(f"{path} has several columns {name}.", field=name)
+    if taken := sorted(set(added) & set(found)):
+        raise BadFile(
+            f"{path} already has a column {taken[0]}: "
+            "choose another name for the answer with --answer-column.",
+            field=taken[0],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Owns the SQuAD JSON format, streamed by article, with predictions added; knows no inference."""
 
+import codecs
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import IO, Any, BinaryIO
@@ -7,7 +8,7 @@ from typing import IO, Any, BinaryIO
 import ijson
 import msgspec
 
-from service.bulk.rows import BYTE_ORDER_MARK, Outcome, Problem, Row, answer_value, ask, refuse
+from service.bulk.rows import Outcome, Problem, Row, answer_value, ask, refuse, refuse_taken
 from service.bulk.task import BadFile, Task
 
 
@@ -48,7 +49,7 @@ class Squad:
     def _open(self) -> BinaryIO:
         """The file, positioned after a byte order mark."""
         file = self._path.open("rb")
-        if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             file.seek(0)
         return file
 
@@ -88,8 +89,7 @@ class Squad:
         }
         row = ask(record, names)
         if names.answer in question:
-            reason = f"The row already has a field {names.answer}: choose another with --answer-column."
-            return refuse(reason, names.answer, identity=row.id)
+            return refuse_taken(row, names.answer)
         return row
 
 

@@ -9,7 +9,7 @@ from typing import IO, TextIO
 
 import msgspec
 
-from service.bulk.rows import BYTE_ORDER_MARK, LONGEST_ROW, Outcome, Problem, Row, ask, refuse
+from service.bulk.rows import LONGEST_ROW, Outcome, Problem, Row, ask, check_columns, refuse
 from service.bulk.task import BadFile, Task
 
 # Invalid UTF-8 is copied to the output unchanged; in a question or a context it makes the row invalid.
@@ -34,7 +34,7 @@ class Table:
             first = file.readline(LONGEST_ROW)
         if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise BadFile(f"{self._path} is UTF-16: convert it to UTF-8.")
-        self._mark = first.startswith(BYTE_ORDER_MARK)
+        self._mark = first.startswith(codecs.BOM_UTF8)
         self._line_end = "\r\n" if first.endswith(b"\r\n") else "\n"
         with self._open() as file:
             self._header = self._read_header(next(self._cells(file), (0, []))[1])
@@ -63,21 +63,7 @@ class Table:
     def _read_header(self, cells: list[str] | csv.Error) -> list[str]:
         if not isinstance(cells, list):
             raise BadFile(f"The header of {self._path} is not valid CSV: {cells}.")
-        for flag, name in (("question", self._columns.question), ("context", self._columns.context)):
-            if name not in cells:
-                raise BadFile(
-                    f"{self._path} has no column {name}, only {', '.join(cells) or 'none at all'}: "
-                    f"set --{flag}-column to the one with the {flag}.",
-                    field=name,
-                )
-            if cells.count(name) > 1:
-                raise BadFile(f"{self._path} has several columns {name}.", field=name)
-        if taken := sorted(set(self._added) & set(cells)):
-            raise BadFile(
-                f"{self._path} already has a column {taken[0]}: "
-                "choose another name for the answer with --answer-column.",
-                field=taken[0],
-            )
+        check_columns(self._path, cells, self._columns, self._added)
         return cells
 
     def _answer_cells(self, outcome: Outcome) -> list[object]:

@@ -116,7 +116,7 @@ def batch_windows(windows: Sequence[Window], token_budget: int, pad_id: int) -> 
 
 def _pad(windows: Sequence[Window], group: list[int], pad_id: int) -> Batch:
     if len(group) == 1:
-        (window,) = (windows[index] for index in group)
+        window = windows[group[0]]
         ids = window.ids[None]
         return Batch(tuple(group), ids, np.ones_like(ids), window.types[None])
     longest = len(windows[group[-1]].ids)

@@ -193,10 +193,8 @@ def test_one_run_at_a_time(
 def test_a_full_disk_loses_nothing(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
     source, _, whole = begun
     output = tmp_path / "out.jsonl"
-    for blocks in (
-        10,
-        whole.stat().st_size // 600,
-    ):  # of 512 bytes: too small for the journal; for the output
+    # Blocks of 512 bytes: too few for the journal, then for the output.
+    for blocks in (10, whole.stat().st_size // 600):
         line = f"ulimit -f {blocks}; exec " + " ".join(command(source, output))
         done = subprocess.run(["/bin/sh", "-c", line], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr
