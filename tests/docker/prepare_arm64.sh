@@ -3,9 +3,14 @@
 #   - qemu-user of Debian 13, registered with the kernel (containers included) until the next boot. That of Debian 12
 #     (7.2) exposes the host's /proc/cpuinfo, in which ONNX Runtime finds no Arm processor and crashes;
 #   - the image python:3.11-slim-bookworm-arm64, made with debootstrap, without an image registry.
-# Run with MIRROR=URL, a Debian mirror; the image gets this machine's CA certificates.
+# It downloads from this machine's Debian mirror, or from MIRROR=URL; the image gets this machine's CA certificates.
 set -eu
-mirror=${MIRROR:?set it to a Debian mirror, as /etc/apt/sources.list names one}
+apt_mirror() {
+    sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb  *\(\[.*\]  *\)\{0,1\}\([^ ]*\).*/\2/p' \
+        /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null | head -n 1
+}
+mirror=${MIRROR:-$(apt_mirror)}
+[ -n "$mirror" ] || { echo "apt's sources name no mirror: set MIRROR to one." >&2; exit 2; }
 base=python:3.11-slim-bookworm-arm64
 qemu=/usr/local/bin/qemu-aarch64
 [ "$(id -u)" = 0 ] || { echo "prepare_arm64.sh registers an interpreter with the kernel: run it as root." >&2; exit 2; }
