@@ -1,4 +1,4 @@
-"""The tiny model behind a tokenizer of any kind: its answers mean nothing, where they begin and end does."""
+"""Answerers with the tiny model and any kind of tokenizer, for tests of offsets; their answers are random."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ TINY = Path(__file__).parent / "models/tiny-int8"
 
 @cache
 def answerer_of(kind: str) -> QuestionAnswerer:
-    """One of KINDS."""
+    """An answerer with the tokenizer `kind` of KINDS."""
     return answerer_with(tokenizer_of(kind), KINDS[kind][1]["cls_token"])
 
 

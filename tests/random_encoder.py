@@ -20,7 +20,7 @@ WORDS, POSITIONS = 300, 512
 
 
 class RandomEncoder:
-    """A random encoder: its graph of one node, and its logits by NumPy."""
+    """A random encoder: its graph of one node, and its reference logits by NumPy."""
 
     def __init__(
         self, folder: Path, hidden: int, inner: int, heads: int, layers: int, activation: str
@@ -70,7 +70,7 @@ class RandomEncoder:
         self.save()
 
     def save(self) -> Path:
-        """Write the graph as it is described at this moment."""
+        """Write the graph with the current inputs and attributes."""
         ids = ["input_ids", "token_type_ids"]
         outputs = ["start_logits", "end_logits"]
         node = helper.make_node(
@@ -120,7 +120,7 @@ class RandomEncoder:
         return whole, bias.astype(float)
 
     def logits(self, window: Window) -> Floats:
-        """(2, tokens)"""
+        """Start and end logits, (2, tokens)."""
         positions = np.arange(len(window.ids))
         looked = {"words": window.ids, "positions": positions, "types": window.types}
         x = np.sum([self.tables[name][rows] for name, rows in looked.items()], axis=0)

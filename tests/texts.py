@@ -1,4 +1,4 @@
-"""Texts for property tests: what tokenizers treat in different ways, in any order."""
+"""Texts for property tests: random sequences of pieces that tokenizers treat differently."""
 
 from hypothesis import strategies as st
 

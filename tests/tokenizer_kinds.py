@@ -1,4 +1,4 @@
-"""Small tokenizers of every kind there is, trained on the project's own texts; no model, no torch."""
+"""Small tokenizers of every kind, trained on the project's own texts, without a model or torch."""
 
 from collections.abc import Callable
 from functools import cache
@@ -18,7 +18,7 @@ from tokenizers import (
 
 from service.engine.probes import probes
 
-VOCABULARY = 380  # fewer than the tiny model has
+VOCABULARY = 380  # smaller than the tiny model's
 TEXTS = list(dict.fromkeys(context for _, context in probes()))
 Specials = dict[str, str]
 
@@ -56,7 +56,7 @@ def cased_word_piece(specials: Specials) -> Tokenizer:
 
 
 def byte_level(specials: Specials) -> Tokenizer:
-    """As GPT-2, and DeBERTa, which leaves the space before a word in its offsets."""
+    """As in GPT-2 and DeBERTa: offsets include the space before a word."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -86,7 +86,7 @@ def unigram(specials: Specials) -> Tokenizer:
 
 
 def roberta(specials: Specials) -> Tokenizer:
-    """As RoBERTa's own: offsets are trimmed of white space by the post-processor."""
+    """As in RoBERTa: the post-processor trims white space from offsets."""
     backend = byte_level(specials)
     frame = [(specials[name], backend.token_to_id(specials[name])) for name in ("sep_token", "cls_token")]
     backend.post_processor = processors.RobertaProcessing(*frame, trim_offsets=True, add_prefix_space=False)
@@ -94,7 +94,7 @@ def roberta(specials: Specials) -> Tokenizer:
 
 
 def robbert(specials: Specials) -> Tokenizer:
-    """As RobBERT's own: a space is put before every word, and trimming takes off a letter for it."""
+    """As in RobBERT: a space is added before every word, and trimming removes a letter in its place."""
     backend = byte_level(specials)
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)]
@@ -105,7 +105,7 @@ def robbert(specials: Specials) -> Tokenizer:
 
 
 def sentence_piece(specials: Specials) -> Tokenizer:
-    """As XLM-RoBERTa and DeBERTa-v3: Unigram behind SentencePiece's own table of normal forms."""
+    """As in XLM-RoBERTa and DeBERTa-v3: Unigram after SentencePiece's normalisation table."""
     written = BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXTS),
@@ -131,7 +131,7 @@ def sentence_piece(specials: Specials) -> Tokenizer:
     return backend
 
 
-# What has no post-processor of its own is framed by `framed`.
+# Those without a post-processor get one from `add_template`.
 KINDS: dict[str, tuple[Callable[[Specials], Tokenizer], Specials]] = {
     "word_piece": (word_piece, BERT),
     "cased_word_piece": (cased_word_piece, BERT),
@@ -143,8 +143,8 @@ KINDS: dict[str, tuple[Callable[[Specials], Tokenizer], Specials]] = {
 }
 
 
-def framed(backend: Tokenizer, specials: Specials, *, type_ids: bool) -> Tokenizer:
-    """With the template of its family: one separator between two texts, or two as RoBERTa."""
+def add_template(backend: Tokenizer, specials: Specials, *, type_ids: bool) -> Tokenizer:
+    """Set the post-processor: one separator between two texts, or two as in RoBERTa."""
     cls, sep = specials["cls_token"], specials["sep_token"]
     between = [sep, sep] if cls == "<s>" else [sep]
     second = ":1" if type_ids else ""
@@ -157,17 +157,17 @@ def framed(backend: Tokenizer, specials: Specials, *, type_ids: bool) -> Tokeniz
 
 
 def tokenizer_of(kind: str) -> Tokenizer:
-    """A copy of the one of KINDS, with its post-processor."""
+    """A copy of the tokenizer `kind` of KINDS, with its post-processor."""
     return Tokenizer.from_str(_trained(kind))
 
 
 @cache
 def _trained(kind: str) -> str:
-    """As JSON. Training twice gives two orders of pieces that are equally frequent."""
+    """As JSON; cached, since the order of equally frequent pieces varies between trainings."""
     make, specials = KINDS[kind]
     backend = make(specials)
     if not backend.post_processor:
-        framed(backend, specials, type_ids=True)
+        add_template(backend, specials, type_ids=True)
     return str(backend.to_str())
 
 

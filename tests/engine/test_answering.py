@@ -1,4 +1,4 @@
-"""The engine on real text through a real graph: places, batches, threads, nulls, bad input."""
+"""The engine with a real graph: offsets, batches, threads, no-answer scores, invalid input."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ def answerer(request: pytest.FixtureRequest) -> QuestionAnswerer:
     return QuestionAnswerer(load_artifact(TESTS / "models" / request.param))
 
 
-def test_a_batch_answers_as_its_items_do(answerer: QuestionAnswerer) -> None:
+def test_a_batch_gives_the_answers_of_its_items(answerer: QuestionAnswerer) -> None:
     together = answerer.answer(ITEMS)
     for item, answers in zip(ITEMS, together, strict=True):
         ((alone,),) = answerer.answer([item])
@@ -71,7 +71,7 @@ def test_no_answer_is_a_result(answerer: QuestionAnswerer, context: str) -> None
         ("Which?", "half \udc00 pair", "context"),
     ],
 )
-def test_unusable_texts_are_named(
+def test_invalid_texts_are_named_in_the_error(
     answerer: QuestionAnswerer, question: str, context: str, field: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -90,7 +90,7 @@ def test_the_null_threshold_shifts_the_decision(answerer: QuestionAnswerer) -> N
     assert null_first(None) == null_first(0.0)
 
 
-def test_long_contexts_find_the_likeliest_place_of_equal_texts(answerer: QuestionAnswerer) -> None:
+def test_top_k_answers_of_several_windows(answerer: QuestionAnswerer) -> None:
     question, context = next(item for item in ITEMS if len(item[1]) > 700)
     parameters = Parameters(max_seq_len=64, doc_stride=16, top_k=3)
     assert len(answerer.prepare(question, context, parameters).windows) > 3
@@ -113,9 +113,9 @@ def test_long_contexts_find_the_likeliest_place_of_equal_texts(answerer: Questio
         ("null_threshold", float("nan")),
     ],
 )
-def test_parameters_out_of_range_are_named(name: str, value: object) -> None:
+def test_parameters_out_of_range_are_named_in_the_error(name: str, value: object) -> None:
     with pytest.raises(InvalidInput) as caught:
-        Parameters(**{name: value})  # type: ignore[arg-type] # wrong on purpose
+        Parameters(**{name: value})  # type: ignore[arg-type] # deliberately invalid
     assert caught.value.field == f"parameters.{name}"
 
 
@@ -124,7 +124,7 @@ LONG = "The harbour was quiet, and the boats lay side by side. " * 20
 
 @pytest.mark.parametrize("parameters", [{}, {"scoring": "per_window"}, {"max_seq_len": 64, "doc_stride": 16}])
 @pytest.mark.parametrize("context", ["The bridge was opened in 1931 by the mayor.", LONG])
-def test_token_probabilities_are_those_of_the_whole_context(
+def test_token_probabilities_cover_the_whole_context(
     answerer: QuestionAnswerer, context: str, parameters: dict[str, Any]
 ) -> None:
     wanted = Parameters(token_probabilities=True, handle_impossible_answer=True, top_k=500, **parameters)
@@ -140,7 +140,7 @@ def test_token_probabilities_are_those_of_the_whole_context(
         assert missing[0] * missing[1] == pytest.approx(null, rel=0.02, abs=1e-4)
 
 
-def test_the_best_answer_of_one_window_has_the_product_of_its_tokens(answerer: QuestionAnswerer) -> None:
+def test_the_score_is_the_product_of_start_and_end_probabilities(answerer: QuestionAnswerer) -> None:
     context = "alpha beta gamma delta epsilon zeta"
     wanted = Parameters(token_probabilities=True, align_to_words=False)
     ((best,),) = answerer.answer([("Which?", context)], wanted)
@@ -150,7 +150,7 @@ def test_the_best_answer_of_one_window_has_the_product_of_its_tokens(answerer: Q
     assert best.score == pytest.approx(best.tokens.start[first] * best.tokens.end[last], rel=1e-3)
 
 
-def test_nothing_to_find_has_no_token(answerer: QuestionAnswerer) -> None:
+def test_a_blank_context_has_no_token_probabilities(answerer: QuestionAnswerer) -> None:
     ((best,),) = answerer.answer([("Which?", " ")], Parameters(token_probabilities=True))
     assert isinstance(best, ExplainedAnswer)
     assert best.tokens == TokenProbabilities([], [], [])

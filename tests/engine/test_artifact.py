@@ -1,4 +1,4 @@
-"""Every refusal of a model folder, in one sentence, and what the CPU may be asked for."""
+"""One-sentence errors of loading a model folder, and the number of available CPUs."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def edit(model: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (model / "manifest.json").write_text(json.dumps(manifest))
 
 
-def refusal(model: Path) -> str:
+def load_error(model: Path) -> str:
     with pytest.raises(ArtifactError) as caught:
         load_artifact(model)
     message = caught.value.message
@@ -45,27 +45,27 @@ def test_a_valid_artifact_loads(model: Path) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    assert str(tmp_path / "none") in refusal(tmp_path / "none")
+    assert str(tmp_path / "none") in load_error(tmp_path / "none")
 
 
-def test_paths_that_are_no_folder(tmp_path: Path) -> None:
+def test_paths_that_are_not_folders(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("none")
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     for name in ("file", "dangling", "loop", "pipe"):
-        assert f"no model folder at {tmp_path / name}" in refusal(tmp_path / name)
-    assert "cannot be read (File name too long)" in refusal(tmp_path / ("x" * 300))
+        assert f"no model folder at {tmp_path / name}" in load_error(tmp_path / name)
+    assert "cannot be read (File name too long)" in load_error(tmp_path / ("x" * 300))
 
 
-def test_a_folder_that_may_not_be_read(model: Path) -> None:
+def test_a_folder_without_read_permission(model: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     for path in (model / "model.onnx", model / "manifest.json", model, model.parent):
         mode = path.stat().st_mode
         path.chmod(0)
         try:
-            assert "Permission denied" in refusal(model)
+            assert "Permission denied" in load_error(model)
         finally:
             path.chmod(mode)
 
@@ -73,7 +73,7 @@ def test_a_folder_that_may_not_be_read(model: Path) -> None:
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"])
 def test_missing_file(model: Path, name: str) -> None:
     (model / name).unlink()
-    assert name in refusal(model)
+    assert name in load_error(model)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
@@ -81,7 +81,7 @@ def test_altered_byte(model: Path, name: str) -> None:
     data = bytearray((model / name).read_bytes())
     data[len(data) // 2] ^= 1
     (model / name).write_bytes(data)
-    message = refusal(model)
+    message = load_error(model)
     assert name in message
     assert "altered" in message
 
@@ -89,31 +89,31 @@ def test_altered_byte(model: Path, name: str) -> None:
 def test_truncated(model: Path) -> None:
     data = (model / "model.onnx").read_bytes()
     (model / "model.onnx").write_bytes(data[:-1])
-    assert "truncated" in refusal(model)
+    assert "truncated" in load_error(model)
 
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_other_format(model: Path, number: int) -> None:
     edit(model, lambda manifest: manifest.update(format=number))
-    assert f"has format {number} and this version reads format 2: export the model again" in refusal(model)
+    assert f"has format {number} and this version reads format 2: export the model again" in load_error(model)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "null"])
 def test_broken_manifest(model: Path, text: str) -> None:
     (model / "manifest.json").write_text(text)
-    assert "manifest.json" in refusal(model)
+    assert "manifest.json" in load_error(model)
 
 
 @pytest.mark.parametrize("key", ["files", "inputs", "outputs", "special_ids", "max_length", "target"])
 def test_missing_key(model: Path, key: str) -> None:
     edit(model, lambda manifest: manifest.pop(key))
-    assert key in refusal(model)
+    assert key in load_error(model)
 
 
 @pytest.mark.parametrize(("key", "value"), [("precision", "int4"), ("target", "z80")])
 def test_unknown_value(model: Path, key: str, value: str) -> None:
     edit(model, lambda manifest: manifest.update({key: value}))
-    assert value in refusal(model)
+    assert value in load_error(model)
 
 
 def test_int8_for_another_cpu(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,11 +121,11 @@ def test_int8_for_another_cpu(model: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     load_artifact(model)  # portable runs anywhere
     edit(model, lambda manifest: manifest.update(target="avx512_vnni"))
-    assert "--target portable" in refusal(model)
+    assert "--target portable" in load_error(model)
     monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx2", "avx_vnni"}))
     load_artifact(model)
     edit(model, lambda manifest: manifest.update(target="arm64"))
-    assert "arm64" in refusal(model)
+    assert "arm64" in load_error(model)
 
 
 def test_outputs_are_read_by_name(model: Path) -> None:
@@ -136,7 +136,7 @@ def test_outputs_are_read_by_name(model: Path) -> None:
     assert right != swapped
 
 
-def test_a_graph_without_the_outputs_is_refused(model: Path) -> None:
+def test_a_graph_without_the_outputs_is_rejected(model: Path) -> None:
     edit(model, lambda m: m.update(outputs={"start": "begin", "end": "end_logits"}))
     with pytest.raises(ArtifactError, match="begin"):
         QuestionAnswerer(load_artifact(model))

@@ -1,4 +1,4 @@
-"""Cuts of a text fall between whole clusters, and white space stays outside."""
+"""Answers begin and end at boundaries of grapheme clusters, without surrounding white space."""
 
 import pytest
 import regex
@@ -20,9 +20,9 @@ def test_clusters_are_not_split(cluster: str, around: str) -> None:
 
 
 @given(TEXTS, st.data())
-@example("a \u0301b", None)  # a mark on white space
-@example("\u0600 b", None)  # a sign that takes what follows into its cluster
-def test_every_cluster_touched_is_there_but_for_white_space_at_the_ends(
+@example("a \u0301b", None)  # a combining mark after a space
+@example("\u0600 b", None)  # a prepended mark (Grapheme_Cluster_Break=Prepend)
+def test_spans_are_extended_to_whole_clusters_and_stripped_of_white_space(
     text: str, data: st.DataObject | None
 ) -> None:
     places = [(i, j) for i in range(len(text)) for j in range(i + 1, len(text) + 1)]
@@ -61,32 +61,32 @@ def test_invisible_text_is_blank(blank: str) -> None:
     ids=ascii,
 )
 @pytest.mark.parametrize("around", ["", " ", ".", "-", "1", "\u6771"])
-def test_a_word_that_was_cut_is_completed(word: str, around: str) -> None:
+def test_a_partial_word_is_completed(word: str, around: str) -> None:
     text = around + word + around
     whole = (len(around), len(around) + len(word))
     cuts = [len(around) + match.start() for match in regex.finditer(r"\X", word)] + [whole[1]]
     for i, start in enumerate(cuts):
         for end in cuts[i + 1 :]:
-            if text[start:end] == "\u00ad":  # invisible: `trim` has let it go
+            if text[start:end] == "\u00ad":  # a soft hyphen is invisible: `trim` has removed it
                 continue
             assert complete_words(text, start, end) == whole
 
 
-def test_words_beside_an_answer_stay_outside() -> None:
+def test_adjacent_words_are_not_added() -> None:
     text = "In (1912) the harbour-master's boat sank"
     for part in ("1912", "harbour", "master", "(1912) the"):
         place = (text.index(part), text.index(part) + len(part))
         assert complete_words(text, *place) == place
 
 
-def test_flags_are_paired_from_the_first() -> None:
+def test_regional_indicators_are_paired_from_the_first() -> None:
     text = "x" + "\U0001f1ef\U0001f1f5" * 300 + "\U0001f1eb"
     assert trim(text, 4, 5) == (3, 5)
     assert trim(text, 580, 581) == (579, 581)
     assert trim(text, 601, 602) == (601, 602)
 
 
-def test_a_huge_cluster_is_fast() -> None:
+def test_a_huge_cluster_is_processed_quickly() -> None:
     text = "e" + "\u0301" * 200_000 + "\U0001f1ef" * 200_000
     for at in range(1000, 400_000, 20_000):
         assert trim(text, at, at + 1) is not None
@@ -110,12 +110,12 @@ def test_a_huge_cluster_is_fast() -> None:
         ("\u30ab\u306f", False),
     ],
 )
-def test_which_letters_make_words(text: str, joined: bool) -> None:
+def test_letters_that_form_words(text: str, joined: bool) -> None:
     assert same_word(text, 1, katakana=True) == joined
     assert same_word(text, 0, katakana=True)
     assert same_word(text, 2, katakana=True)
 
 
-def test_katakana_makes_words_where_it_may() -> None:
+def test_katakana_forms_words_if_enabled() -> None:
     assert same_word("\u30ab\u30fc", 1, katakana=True)
     assert not same_word("\u30ab\u30fc", 1, katakana=False)

@@ -19,11 +19,11 @@ ITEM = ("Who wrote it?", "The letter was written by Amelia Hart in the spring of
 
 
 @pytest.mark.parametrize("source", [TINY, ROOT / "models/default"], ids=["onnxruntime", "default"])
-def test_replaced_by_rename_the_loaded_model_stays(source: Path, tmp_path: Path) -> None:
+def test_a_loaded_model_survives_replacement_by_rename(source: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(source, tmp_path / "model"))
     answerer = QuestionAnswerer(load_artifact(model), threads=1)
     before = answerer.answer([ITEM])
-    model.rename(tmp_path / "old")  # as the export publishes
+    model.rename(tmp_path / "old")  # as the export replaces an artifact
     shutil.copytree(ROOT / "tests/models/tiny-int8", model)
     shutil.rmtree(tmp_path / "old")
     assert answerer.answer([ITEM]) == before
@@ -33,7 +33,7 @@ def test_replaced_by_rename_the_loaded_model_stays(source: Path, tmp_path: Path)
     assert answerer.answer([ITEM]) == before
 
 
-def test_truncated_in_place_the_process_dies_and_no_other_starts(tmp_path: Path) -> None:
+def test_truncation_in_place_ends_the_process_and_prevents_a_restart(tmp_path: Path) -> None:
     # As documented in SECURITY.md: the weights are memory-mapped, so the process cannot survive this change.
     model = Path(shutil.copytree(ROOT / "models/default", tmp_path / "model"))
     code = (

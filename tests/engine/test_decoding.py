@@ -1,4 +1,4 @@
-"""From logits to answers with every kind of tokenizer: what is merged, and where answers begin and end."""
+"""From logits to answers with every kind of tokenizer: merging of equal texts, and offsets of answers."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from service.engine.spans import normalise, top_spans
 from service.engine.windowing import Prepared, WindowLogits
 from tests.answerers import answerer_of, answerer_with
 from tests.texts import TEXTS
-from tests.tokenizer_kinds import BERT, KINDS, framed
+from tests.tokenizer_kinds import BERT, KINDS, add_template
 
 TOWNS = (
     "The prize went to Rene\u0301. The towns of Orm, \u00c5re and Malmo\u0308 sent Zo\u00eb a flag: "
@@ -39,7 +39,7 @@ def random_logits(prepared: Prepared, seed: int) -> list[WindowLogits]:
 
 
 def logits_for(prepared: Prepared, first: int, last: int) -> list[WindowLogits]:
-    """Sure of one span of context tokens, in a context of one window."""
+    """Logits that favour one span of context tokens, for a context of one window."""
     (window,) = prepared.windows
     start, end = np.full((2, len(window.ids)), -9, dtype=np.float32)
     start[window.context_at + first] = end[window.context_at + last] = 9
@@ -49,7 +49,7 @@ def logits_for(prepared: Prepared, first: int, last: int) -> list[WindowLogits]:
 def every_span(
     answerer: QuestionAnswerer, context: str, parameters: Parameters
 ) -> list[tuple[Prepared, Answer]]:
-    """The best answer when the model is sure of each span in turn."""
+    """The best answer for logits that favour each span in turn."""
     prepared = answerer.prepare("Which?", context, parameters)
     tokens = len(prepared.tokens.ids)
     return [
@@ -67,7 +67,7 @@ def check_ends(context: str, answer: Answer) -> None:
 
 
 def check_words(context: str, answer: Answer) -> None:
-    """Neither end is between two letters of a script with spaces, in words that are not endless."""
+    """Neither end splits a word of a script with spaces, unless the word has 100 letters or more."""
     for at in (answer.start, answer.end):
         around = regex.compile(r"(?r)\p{WB=ALetter}*").match(context, 0, at).group() + (
             regex.compile(r"\p{WB=ALetter}*").match(context, at).group()
@@ -129,7 +129,7 @@ def test_answers_of_any_logits(
 
 @pytest.mark.parametrize("align", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_span_of_the_model(kind: str, align: bool) -> None:
+def test_answers_of_every_span(kind: str, align: bool) -> None:
     answerer = answerer_of(kind)
     parameters = Parameters(max_answer_len=3, max_seq_len=512, align_to_words=align)
     seen = set()
@@ -139,7 +139,7 @@ def test_any_span_of_the_model(kind: str, align: bool) -> None:
             if align:
                 check_words(TOWNS, answer)
             seen.add(answer.answer)
-    if align:  # words are there from their first letter to their last accent
+    if align:  # words are complete, including combining accents
         assert {"Rene\u0301", "Malmo\u0308", "Orm", "\u00c5re", "towns"} <= {
             text.strip(".,") for text in seen
         }
@@ -148,8 +148,8 @@ def test_any_span_of_the_model(kind: str, align: bool) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @given(context=TEXTS, seed=st.integers(0, 1000), top_k=st.integers(1, 6))
 @settings(max_examples=40)
-def test_merging_is_a_sum_over_the_likeliest_spans(kind: str, context: str, seed: int, top_k: int) -> None:
-    """Against the plain way: place them all, add up what reads the same, sort."""
+def test_merging_sums_the_scores_of_equal_texts(kind: str, context: str, seed: int, top_k: int) -> None:
+    """Compared with a naive implementation: decode all spans, sum the scores of equal texts, sort."""
     assume(context)
     answerer = answerer_of(kind)
     prepared = answerer.prepare("Which?", context, Parameters(top_k=top_k, max_seq_len=512))
@@ -167,23 +167,23 @@ def test_merging_is_a_sum_over_the_likeliest_spans(kind: str, context: str, seed
     if len(expected) == top_k:
         assert [text for text, _ in found] == [text for text, _ in expected]
         assert [score for _, score in found] == pytest.approx([score for _, score in expected])
-    else:  # more are looked for, which may be read in so many places that they are likelier
+    else:  # the search goes on, and texts found later may have a higher sum
         assert len(found) >= len(expected)
         scores = dict(found)
         assert all(scores[text] == pytest.approx(score) for text, score in expected if text in scores)
 
 
 def letter_by_letter(text: str) -> QuestionAnswerer:
-    """A SentencePiece-like tokenizer that has every letter of a text as a token, and words between spaces."""
+    """An answerer with a SentencePiece-like tokenizer whose tokens are the letters of `text`."""
     letters = [(letter, -1.0) for letter in dict.fromkeys("\u2581Which?" + text) if letter != " "]
     backend = Tokenizer(models.Unigram([(token, 0.0) for token in BERT.values()] + letters, 1))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    return answerer_with(framed(backend, BERT, type_ids=True), BERT["cls_token"])
+    return answerer_with(add_template(backend, BERT, type_ids=True), BERT["cls_token"])
 
 
 @pytest.mark.parametrize("text", [JAPANESE, THAI])
 @pytest.mark.parametrize("longest", [1, 4, 15])
-def test_scripts_without_spaces_keep_to_the_longest_answer(text: str, longest: int) -> None:
+def test_scripts_without_spaces_respect_max_answer_len(text: str, longest: int) -> None:
     answerer = letter_by_letter(text)
     parameters = Parameters(max_answer_len=longest, max_seq_len=512)
     found = every_span(answerer, text, parameters)
@@ -204,7 +204,7 @@ def test_katakana_and_foreign_words_stay_whole_in_japanese() -> None:
     camera, html = (
         text.index("\u30ab") + 2,
         text.index("HTML") + 2,
-    )  # a letter within; one token is before all
+    )  # the token of the second letter; the first token is the metaspace
     for at, word in ((camera, "\u30ab\u30e1\u30e9"), (html, "HTML")):
         (answer,) = answerer.decode(prepared, logits_for(prepared, at, at))
         assert answer.answer == word
@@ -214,7 +214,7 @@ def test_katakana_and_foreign_words_stay_whole_in_japanese() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_word_cut_by_a_window_is_completed(kind: str) -> None:
+def test_a_word_split_by_a_window_is_completed(kind: str) -> None:
     answerer = answerer_of(kind)
     context = "unbelievable " * 8
     prepared, at = next(

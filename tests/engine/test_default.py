@@ -1,4 +1,4 @@
-"""The model that comes along, asked about texts of our own whose answers leave no doubt."""
+"""The default model on short texts with unambiguous answers."""
 
 import json
 
@@ -60,10 +60,10 @@ def test_both_graphs_agree(answerer: QuestionAnswerer) -> None:
     for question, context in probes():
         ((ours,),), ((theirs,),) = (each.answer([(question, context)]) for each in (answerer, other))
         same += ours.answer == theirs.answer
-    assert same >= 0.9 * len(probes())  # each rounds in its own way
+    assert same >= 0.9 * len(probes())  # the graphs round differently
 
 
-def test_it_is_small_and_describes_itself() -> None:
+def test_it_is_small_and_its_card_matches_its_manifest() -> None:
     assert sum(file.stat().st_size for file in DEFAULT_MODEL.iterdir()) <= 25_000_000
     manifest = json.loads((DEFAULT_MODEL / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["precision"], manifest["target"]) == ("int8", "portable")

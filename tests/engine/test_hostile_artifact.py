@@ -1,4 +1,4 @@
-"""Artifacts made to do harm, hashes and all: refused in one sentence, nothing outside of the folder read."""
+"""Malicious artifacts with valid hashes: rejected in one sentence, without reading outside the folder."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def edit(model: Path, change: Change) -> None:
 
 
 def seal(model: Path, *names: str) -> None:
-    """Make the manifest say what the files are."""
+    """Set the sizes and hashes of the named files in the manifest."""
     for name in names:
         content = (model / name).read_bytes()
         manifest = json.loads((model / "manifest.json").read_text())
@@ -45,7 +45,7 @@ def seal(model: Path, *names: str) -> None:
         (model / "manifest.json").write_text(json.dumps(manifest))
 
 
-def refusal(model: Path) -> str:
+def load_error(model: Path) -> str:
     with pytest.raises(ArtifactError) as caught:
         QuestionAnswerer(load_artifact(model), threads=1)
     message = caught.value.message
@@ -75,25 +75,25 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_names_that_are_not_of_the_folder(model: Path, name: str) -> None:
+def test_invalid_file_names(model: Path, name: str) -> None:
     (model.parent / "secret").write_text("secret")
     (model / "sub").mkdir()
     (model / "sub/file").write_text("secret")
     entry = {"sha256": hashlib.sha256(b"secret").hexdigest(), "bytes": 6}
     edit(model, lambda manifest: manifest["files"].update({name: entry}))
-    assert "is no name of a file in the folder" in refusal(model)
+    assert "is no name of a file in the folder" in load_error(model)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", WEIGHTS, "tokenizer.json"])
-def test_links(model: Path, name: str) -> None:
+def test_symlinks(model: Path, name: str) -> None:
     outside = model.parent / "outside"
     (model / name).rename(outside)
     (model / name).symlink_to(outside)
-    assert "leads out of its folder" in refusal(model)
+    assert "leads out of its folder" in load_error(model)
     (model / name).unlink()
     (model / name).symlink_to(name)
-    assert name in refusal(model)  # a loop
-    # As volumes are mounted by Kubernetes: a link to a link to a file, all in the folder.
+    assert name in load_error(model)  # a loop
+    # The layout of Kubernetes' volumes: chained symlinks within the folder.
     (model / name).unlink()
     (model / "..2026").mkdir()
     outside.rename(model / "..2026" / name)
@@ -102,16 +102,16 @@ def test_links(model: Path, name: str) -> None:
     assert load_artifact(model).model_path == model / "model.onnx"
 
 
-def test_endless_files(model: Path) -> None:
+def test_pipes_and_devices(model: Path) -> None:
     os.mkfifo(model / "pipe")
     edit(model, lambda manifest: manifest["files"].update(pipe={"sha256": "0" * 64, "bytes": 0}))
-    assert "no ordinary file" in refusal(model)
+    assert "no ordinary file" in load_error(model)
     (model / "manifest.json").unlink()
     os.mkfifo(model / "manifest.json")
-    assert "holds no manifest.json" in refusal(model)
+    assert "holds no manifest.json" in load_error(model)
     (model / "manifest.json").unlink()
     (model / "manifest.json").symlink_to("/dev/zero")
-    assert "holds no manifest.json" in refusal(model)
+    assert "holds no manifest.json" in load_error(model)
 
 
 def first_file(**changes: object) -> Change:
@@ -143,9 +143,9 @@ def first_file(**changes: object) -> Change:
         lambda manifest: manifest.update(files=[1]),
     ],
 )
-def test_false_sizes_and_hashes(model: Path, change: Change) -> None:
+def test_invalid_manifest_values(model: Path, change: Change) -> None:
     edit(model, change)
-    assert "is not a valid manifest" in refusal(model)
+    assert "is not a valid manifest" in load_error(model)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_false_sizes_and_hashes(model: Path, change: Change) -> None:
 )
 def test_expensive_manifests(model: Path, content: bytes) -> None:
     (model / "manifest.json").write_bytes(content)
-    assert "manifest.json" in refusal(model)
+    assert "manifest.json" in load_error(model)
 
 
-def test_a_window_without_room(model: Path) -> None:
+def test_a_max_length_without_room_for_a_context(model: Path) -> None:
     edit(model, lambda manifest: manifest.update(max_length=4))
-    assert "cannot answer a first question" in refusal(model)
+    assert "cannot answer a first question" in load_error(model)
 
 
 # --- the graph
@@ -171,8 +171,8 @@ def change_graph(model: Path, change: Callable[[onnx.ModelProto], object]) -> No
     seal(model, "model.onnx")
 
 
-def place(**values: object) -> Callable[[onnx.ModelProto], object]:
-    """Change where the graph looks for its first tensor."""
+def change_external_data(**values: object) -> Callable[[onnx.ModelProto], object]:
+    """Change the location of the first tensor's external data."""
 
     def change(graph: onnx.ModelProto) -> None:
         tensor = next(t for t in graph.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL)
@@ -184,13 +184,13 @@ def place(**values: object) -> Callable[[onnx.ModelProto], object]:
 
 
 @pytest.mark.parametrize("location", ["../{name}", "{outside}", "link", "folder/{name}", "/dev/zero"])
-def test_weights_outside_of_the_folder(model: Path, location: str) -> None:
+def test_weights_outside_the_folder(model: Path, location: str) -> None:
     outside = model.parent / "outside.data"
     shutil.copy(model / WEIGHTS, outside)
     (model / "link").symlink_to(outside)
     (model / "folder").symlink_to(model.parent)
-    change_graph(model, place(location=location.format(name=outside.name, outside=outside)))
-    assert "ONNX Runtime" in refusal(model)
+    change_graph(model, change_external_data(location=location.format(name=outside.name, outside=outside)))
+    assert "ONNX Runtime" in load_error(model)
 
 
 @pytest.mark.parametrize(
@@ -204,21 +204,21 @@ def test_weights_outside_of_the_folder(model: Path, location: str) -> None:
         {"length": 4},
     ],
 )
-def test_places_beyond_the_weights(model: Path, values: dict[str, object]) -> None:
-    change_graph(model, place(**values))
-    assert "ONNX Runtime" in refusal(model)
+def test_data_beyond_the_end_of_the_weights(model: Path, values: dict[str, object]) -> None:
+    change_graph(model, change_external_data(**values))
+    assert "ONNX Runtime" in load_error(model)
 
 
 @pytest.mark.parametrize("dims", [[2**40, 2**20], [2**62, 4], [-5, 3], [2_500_000_000]])
-def test_tensors_of_any_size(model: Path, dims: list[int]) -> None:
+def test_tensors_of_invalid_dimensions(model: Path, dims: list[int]) -> None:
     def change(graph: onnx.ModelProto) -> None:
         tensor = next(t for t in graph.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL)
         del tensor.dims[:]
         tensor.dims.extend(dims)
-        place(length=0)(graph)
+        change_external_data(length=0)(graph)
 
     change_graph(model, change)
-    assert "ONNX Runtime" in refusal(model)
+    assert "ONNX Runtime" in load_error(model)
 
 
 @pytest.mark.parametrize("domain", ["", "com.microsoft", "evil.example"])
@@ -229,11 +229,11 @@ def test_unknown_operators(model: Path, domain: str) -> None:
             graph.opset_import.add(domain=domain, version=1)
 
     change_graph(model, change)
-    assert "ONNX Runtime" in refusal(model)
+    assert "ONNX Runtime" in load_error(model)
 
 
-def on_the_way_out(graph: onnx.ModelProto, node: onnx.NodeProto) -> None:
-    """Put `node` between what gave start_logits, now called "before", and the output."""
+def insert_before_output(graph: onnx.ModelProto, node: onnx.NodeProto) -> None:
+    """Insert `node` before the output; its input "before" is the former start_logits."""
     for maker in graph.graph.node:
         for index, name in enumerate(maker.output):
             if name == "start_logits":
@@ -242,12 +242,12 @@ def on_the_way_out(graph: onnx.ModelProto, node: onnx.NodeProto) -> None:
 
 
 def scalar(graph: onnx.ModelProto) -> None:
-    on_the_way_out(graph, helper.make_node("ReduceSum", ["before"], ["start_logits"], keepdims=0))
+    insert_before_output(graph, helper.make_node("ReduceSum", ["before"], ["start_logits"], keepdims=0))
 
 
-def not_a_number(graph: onnx.ModelProto) -> None:
+def nan_logits(graph: onnx.ModelProto) -> None:
     graph.graph.initializer.append(numpy_helper.from_array(np.array(np.nan, dtype=np.float32), "nan"))
-    on_the_way_out(graph, helper.make_node("Add", ["before", "nan"], ["start_logits"]))
+    insert_before_output(graph, helper.make_node("Add", ["before", "nan"], ["start_logits"]))
 
 
 def petabyte(graph: onnx.ModelProto) -> None:
@@ -255,18 +255,18 @@ def petabyte(graph: onnx.ModelProto) -> None:
     graph.graph.initializer.append(shape)
     graph.graph.node.insert(0, helper.make_node("ConstantOfShape", ["shape"], ["large"]))
     graph.graph.node.insert(1, helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0))
-    on_the_way_out(graph, helper.make_node("Add", ["before", "sum"], ["start_logits"]))
+    insert_before_output(graph, helper.make_node("Add", ["before", "sum"], ["start_logits"]))
 
 
-@pytest.mark.parametrize("change", [scalar, not_a_number, petabyte])
-def test_graphs_that_load_and_do_not_work(model: Path, change: Callable[[onnx.ModelProto], object]) -> None:
+@pytest.mark.parametrize("change", [scalar, nan_logits, petabyte])
+def test_graphs_that_load_but_do_not_run(model: Path, change: Callable[[onnx.ModelProto], object]) -> None:
     change_graph(model, change)
-    assert "cannot answer a first question" in refusal(model)
+    assert "cannot answer a first question" in load_error(model)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 1000, b"\x08" * 100_000, b"\xff" * 1000])
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
-def test_garbage(model: Path, name: str, content: bytes) -> None:
+def test_invalid_file_content(model: Path, name: str, content: bytes) -> None:
     (model / name).write_bytes(content)
     seal(model, name)
-    assert name in refusal(model)
+    assert name in load_error(model)

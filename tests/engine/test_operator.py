@@ -36,7 +36,7 @@ def same(a: WindowLogits, b: WindowLogits) -> bool:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
-def test_it_computes_the_encoder(shape: tuple[int, int, int, int, str], tmp_path: Path) -> None:
+def test_the_operator_computes_the_encoder(shape: tuple[int, int, int, int, str], tmp_path: Path) -> None:
     reference = RandomEncoder(tmp_path, *shape)
     encoder = reference.session(threads=2)
     spread = reference.logits(reference.window(200)).std()
@@ -47,7 +47,7 @@ def test_it_computes_the_encoder(shape: tuple[int, int, int, int, str], tmp_path
         error = np.array([found.start, found.end]) - reference.logits(window)
         assert np.sqrt(np.mean(error**2)) < 0.15 * spread, tokens
         errors.append(error.ravel())
-    # Activations keep 8 bits, so a logit is off by some hundredths of the logits' spread.
+    # Activations are quantized to 8 bits: errors are a few hundredths of the logits' standard deviation.
     assert np.sqrt(np.mean(np.concatenate(errors) ** 2)) < 0.03 * spread
 
 
@@ -84,7 +84,7 @@ def test_concurrent_runs(tmp_path: Path) -> None:
     expected = encoder.run(windows)
     right: list[bool] = []
 
-    def ask(narrow: bool) -> None:  # runs of microseconds, so that calls meet others that end
+    def ask(narrow: bool) -> None:  # runs of microseconds, so that calls overlap at start and end
         right.extend(all(map(same, encoder.run(windows, narrow=narrow), expected)) for _ in range(500))
 
     callers = [threading.Thread(target=ask, args=(number == 0,), daemon=True) for number in range(6)]
@@ -95,8 +95,8 @@ def test_concurrent_runs(tmp_path: Path) -> None:
     assert right == [True] * 3000
 
 
-def test_equal_weights_are_packed_once_a_process(tmp_path: Path) -> None:
-    """Two shapes of a session, and a session that replaces another, share them; other weights are apart."""
+def test_equal_weights_are_packed_once_per_process(tmp_path: Path) -> None:
+    """Sessions with equal weights share the packed copy; sessions with other weights do not."""
     packed = ctypes.CDLL(str(LIBRARY)).qa_packed_models
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -121,7 +121,7 @@ def test_equal_weights_are_packed_once_a_process(tmp_path: Path) -> None:
     assert packed() == before
 
 
-def test_ids_beyond_the_tables_are_refused(tmp_path: Path) -> None:
+def test_ids_out_of_range_are_rejected(tmp_path: Path) -> None:
     reference = RandomEncoder(tmp_path, *SHAPES[0])
     encoder = reference.session(threads=1)
     good = reference.window(8)
@@ -193,7 +193,7 @@ def test_the_default_model_has_both_graphs() -> None:
 
 
 def test_a_graph_that_is_not_in_the_manifest_is_ignored(tmp_path: Path) -> None:
-    """Nobody has verified it."""
+    """Its hash has not been verified."""
     reference = RandomEncoder(tmp_path, *SHAPES[0])
     files = {
         name: facts for name, facts in reference.artifact.manifest["files"].items() if "avx512" not in name

@@ -1,4 +1,4 @@
-"""The vectorised span search against a plain one, and its memory."""
+"""The vectorised span search against a brute-force search, and its memory use."""
 
 import tracemalloc
 from dataclasses import replace
@@ -51,7 +51,7 @@ def test_no_tokens_have_no_spans() -> None:
     assert list(top_spans(WindowProbabilities(empty, empty), 15, 3)) == []
 
 
-def test_underflow_still_gives_real_spans() -> None:
+def test_underflow_still_gives_valid_spans() -> None:
     nothing = np.zeros(4, dtype=np.float32)
     found = list(top_spans(WindowProbabilities(nothing, nothing), 2, 100))
     assert len(found) == 7
@@ -65,10 +65,10 @@ def test_memory_grows_with_tokens_not_with_their_square() -> None:
     list(top_spans(WindowProbabilities(even, even), longest, 12))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 40 * tokens * longest  # bytes; the square would take 10 GB
+    assert peak < 40 * tokens * longest  # bytes; quadratic memory would be 10 GB
 
 
-def test_one_window_is_scored_alike_both_ways() -> None:
+def test_both_scorings_agree_on_one_window() -> None:
     one = [window(30)], [logits(30, 1)]
     (globally,), null = normalise(*one, per_window=False)
     (alone,), null_alone = normalise(*one, per_window=True)
@@ -76,16 +76,16 @@ def test_one_window_is_scored_alike_both_ways() -> None:
     assert np.array_equal(globally.end, alone.end)
     assert null == null_alone
     cls = np.exp(one[1][0].start[0] - one[1][0].start.max())
-    assert float(alone.start.sum()) < 1  # CLS has the rest
+    assert float(alone.start.sum()) < 1  # CLS has the remaining probability
     assert cls > 0
 
 
-def test_several_windows_share_one_sum() -> None:
+def test_global_scoring_normalises_over_all_windows() -> None:
     windows = [window(30), window(20, first=15)]
     found = [logits(30, 1), logits(20, 2)]
     shared, null = normalise(windows, found, per_window=False)
     assert sum(float(p.start.sum()) for p in shared) < 1
-    # Raising every logit of one window moves mass to it, which per-window scores cannot show.
+    # Raising every logit of one window moves probability to it; per-window scores do not change.
     raised = replace(found[1], start=found[1].start + 5, end=found[1].end + 5)
     moved, _ = normalise(windows, [found[0], raised], per_window=False)
     assert float(moved[1].start.sum()) > float(shared[1].start.sum())
@@ -96,10 +96,10 @@ def test_several_windows_share_one_sum() -> None:
     assert 0 <= null_alone <= 1
 
 
-def test_the_null_score_is_the_least_of_the_windows() -> None:
+def test_the_null_score_is_the_minimum_over_windows() -> None:
     windows = [window(10), window(10, first=5)]
     sure, unsure = logits(10, 3), logits(10, 4)
-    sure.start[0] = sure.end[0] = 20.0  # this window says: no answer here
+    sure.start[0] = sure.end[0] = 20.0  # this window favours no answer
     unsure.start[0] = unsure.end[0] = -20.0
     for per_window in (True, False):
         _, null = normalise(windows, [sure, unsure], per_window=per_window)
@@ -108,7 +108,7 @@ def test_the_null_score_is_the_least_of_the_windows() -> None:
     assert both > 0.9
 
 
-def test_without_cls_null_is_impossible() -> None:
+def test_without_cls_the_null_score_is_zero() -> None:
     bare = replace(window(10), cls_at=None)
     _, null = normalise([bare], [logits(10, 5)], per_window=False)
     assert null == 0.0

@@ -1,4 +1,4 @@
-"""Every text gets the tokens of `Tokenizer.encode`, whatever the family and the length, and in time."""
+"""Tokens equal those of `Tokenizer.encode` for every family and length, within the deadline."""
 
 import math
 import threading
@@ -28,14 +28,14 @@ JAPANESE = "\u6771\u4eac\u306f\u65e5\u672c\u306e\u9996\u90fd\u3067\u3042\u308a\u
 
 @cache
 def both(kind: str) -> tuple[Tokenizer, TextTokenizer]:
-    """The library's tokenizer, and the served one made of its file."""
+    """The library's tokenizer, and the service's tokenizer for the same file."""
     if kind in FILES:
         artifact = load_artifact(FILES[kind])
         return Tokenizer.from_file(str(artifact.tokenizer_path)), TextTokenizer(artifact)
     backend = tokenizer_of(kind)
     with TemporaryDirectory() as folder:
         backend.save(f"{folder}/tokenizer.json")
-        if kind == "robbert":  # the served one is to lose no letters
+        if kind == "robbert":  # the service's tokenizer does not trim offsets
             backend.post_processor.trim_offsets = False
         cls = backend.token_to_id(KINDS[kind][1]["cls_token"])
         return backend, TextTokenizer(replace(TINY, path=Path(folder), cls_id=cls))
@@ -50,7 +50,7 @@ def check(found: TokenizedText, whole: Tokenizer, text: str) -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, *FILES])
 @given(text=TEXTS)
-def test_the_same_tokens_at_the_same_places(kind: str, text: str) -> None:
+def test_tokens_and_offsets_are_equal(kind: str, text: str) -> None:
     whole, served = both(kind)
     check(served.tokenize(text, "context"), whole, text)
 
@@ -58,7 +58,7 @@ def test_the_same_tokens_at_the_same_places(kind: str, text: str) -> None:
 @pytest.mark.parametrize("kind", [*KINDS, *FILES])
 @given(text=TEXTS, size=st.integers(1, 20))
 @settings(max_examples=50)
-def test_long_texts_too(kind: str, text: str, size: int) -> None:
+def test_tokens_of_sliced_texts_are_equal(kind: str, text: str, size: int) -> None:
     whole, served = both(kind)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenization, "_LONG", 0)
@@ -74,7 +74,7 @@ def test_a_very_long_text(kind: str) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 100_000])
-def test_half_of_a_surrogate_pair_is_named(length: int) -> None:
+def test_a_lone_surrogate_is_rejected(length: int) -> None:
     _, served = both("default")
     with pytest.raises(InvalidInput) as caught:
         served.tokenize("a" * length + "\ud83d", "question")
@@ -89,7 +89,7 @@ def test_a_deadline_that_has_passed(text: str) -> None:
 
 
 def test_a_long_text_blocks_no_other_thread() -> None:
-    """Neither a caller whose deadline passes meanwhile, nor another thread that wants to run Python."""
+    """Neither a caller beyond its deadline, nor other Python threads."""
     _, served = both("default")
     text = JAPANESE * 40_000
     ticks = []
@@ -109,5 +109,5 @@ def test_a_long_text_blocks_no_other_thread() -> None:
     finished.set()
     other.join()
     assert len(tokens.ids) == len(text)
-    # Were the GIL held while the library works, there would be next to none.
+    # There would be almost none if the library held the GIL.
     assert sum(began < tick < ended for tick in ticks) > 20

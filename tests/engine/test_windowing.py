@@ -1,4 +1,4 @@
-"""Windows as the Hugging Face tokenizers cut them, and batches without waste."""
+"""Windows equal to those of the Hugging Face tokenizers, and batches within the token budget."""
 
 import itertools
 from pathlib import Path
@@ -61,19 +61,19 @@ def test_windows_are_those_of_the_tokenizer(
         assert np.array_equal(piece, prepared.tokens.ids[window.first : window.last])
 
 
-def test_a_long_question_is_really_cut(answerer: QuestionAnswerer) -> None:
+def test_a_long_question_is_truncated(answerer: QuestionAnswerer) -> None:
     prepared = answerer.prepare("why " * 500, "Because.", Parameters(max_question_len=20))
     assert len(prepared.windows) == 1
     assert prepared.token_count == 3 + 20 + len(prepared.tokens.ids)
 
 
-def test_no_room_for_the_context_is_refused(answerer: QuestionAnswerer) -> None:
+def test_no_room_for_the_context_is_rejected(answerer: QuestionAnswerer) -> None:
     with pytest.raises(InvalidInput, match="no room") as caught:
         answerer.prepare("why " * 50, "Because.", Parameters(max_seq_len=30))
     assert caught.value.field == "parameters.max_seq_len"
 
 
-def test_a_long_question_keeps_its_end(answerer: QuestionAnswerer) -> None:
+def test_a_long_question_is_not_truncated_by_default(answerer: QuestionAnswerer) -> None:
     question = "why " * 200 + "Orm"
     prepared = answerer.prepare(question, TEXT, Parameters(max_seq_len=512, doc_stride=64))
     tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
@@ -85,7 +85,7 @@ def test_a_long_question_keeps_its_end(answerer: QuestionAnswerer) -> None:
     ]
 
 
-def test_a_question_too_long_for_the_model_is_refused(answerer: QuestionAnswerer) -> None:
+def test_a_question_too_long_for_the_model_is_rejected(answerer: QuestionAnswerer) -> None:
     for max_seq_len in (64, 512):
         with pytest.raises(InvalidInput, match="no room") as caught:
             answerer.prepare("why " * 600, "Because.", Parameters(max_seq_len=max_seq_len))
@@ -109,14 +109,14 @@ def test_windows_are_those_of_every_tokenizer(
     assert [window.types.tolist() for window in prepared.windows] == [e.type_ids for e in expected]
 
 
-def test_a_page_never_becomes_a_window_per_token(answerer: QuestionAnswerer) -> None:
+def test_the_number_of_windows_is_limited(answerer: QuestionAnswerer) -> None:
     parameters = Parameters(max_seq_len=512, doc_stride=505)
     with pytest.raises(InvalidInput, match="windows, and at most") as caught:
         answerer.prepare("Where?", TEXT * 30, parameters)
     assert caught.value.field == "context"
 
 
-def test_a_model_with_short_windows_uses_upstreams_overlap() -> None:
+def test_short_windows_use_the_overlap_of_upstream() -> None:
     assert Parameters().overlap(384) == 128
     assert Parameters().overlap(100) == 50
     assert Parameters(doc_stride=7).overlap(100) == 7

@@ -1,4 +1,4 @@
-"""What the tests of the export stage share: one tiny trained-nowhere BERT folder, and the command."""
+"""Fixtures of the export tests: a tiny random BERT, and the export command."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def tiny() -> Path:
 
 @pytest.fixture
 def export() -> Export:
-    """Run `python -m export` in a process of its own."""
+    """Run `python -m export` in a subprocess."""
 
     def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

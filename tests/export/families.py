@@ -9,7 +9,16 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from tests.tokenizer_kinds import BERT, ROBERTA, VOCABULARY, byte_level, framed, robbert, unigram, word_piece
+from tests.tokenizer_kinds import (
+    BERT,
+    ROBERTA,
+    VOCABULARY,
+    add_template,
+    byte_level,
+    robbert,
+    unigram,
+    word_piece,
+)
 
 _SIZES = {
     "vocab_size": VOCABULARY,
@@ -24,7 +33,7 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class Family:
-    """A model type: the stem of its classes, its kind of tokenizer and its special tokens."""
+    """A model type: the prefix of its class names, its kind of tokenizer and its special tokens."""
 
     name: str
     stem: str
@@ -105,7 +114,7 @@ def build(family: Family, folder: Path, **tokenizer_settings: Any) -> Path:
     """Save the model and the tokenizer of `family` into `folder`."""
     backend = family.tokenizer(family.specials)
     if not backend.post_processor:
-        framed(backend, family.specials, type_ids=family.type_ids)
+        add_template(backend, family.specials, type_ids=family.type_ids)
     kind = getattr(transformers, family.tokenizer_class or "PreTrainedTokenizerFast")
     settings: dict[str, Any] = {"model_max_length": 512} | tokenizer_settings
     if not family.type_ids:

@@ -1,4 +1,4 @@
-"""Every architecture promised: tiny, random, exported for real, and compared with the pipeline."""
+"""Every supported architecture: a tiny random model, exported and compared with the pipeline."""
 
 import hashlib
 import json
@@ -36,13 +36,14 @@ def test_family(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         found = parity.compare(reference, fp32, QUESTIONS, parameters)
         assert found.differences == []
         assert found.questions == len(QUESTIONS)
-        # Most tokenizers count the space before a word to it, one loses a letter: not where it is served.
+        # Offsets of most tokenizers include the space before a word, and those of one lose a letter;
+        # the service corrects both.
         for difference in found.intended:
             assert family.tokenizer is not word_piece
             assert all(a.answer == a.answer.strip() != "" for a in difference.ours)
     assert found.several_windows > 0
-    # Random weights are no measure for the gate, so it stands open; what must hold is that every
-    # candidate is the same function, rounded.
+    # Random weights may exceed the error limit, so it is disabled; every candidate must still approximate
+    # the same function.
     monkeypatch.setattr("export.choose.MAX_ERROR", 1.0)
     int8 = exported(source, tmp_path / "int8")
     assert int8.artifact.precision == "int8"
@@ -55,7 +56,7 @@ def test_family(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert all(candidate["logit_error"] < 0.5 for candidate in candidates)
     graph = onnx.load(int8.artifact.model_path)
     operators = {node.op_type for node in graph.graph.node}
-    # Never padded, so without a mask, but where an attention stayed unfused (ALBERT shares its weights).
+    # Batches are not padded, so only unfused attention has a mask (ALBERT shares its weights).
     if not int8.artifact.manifest["recipe"].startswith("plain") and "Softmax" not in operators:
         assert "attention_mask" not in int8.artifact.inputs
     assert ("attention_mask" in int8.artifact.inputs) == any(

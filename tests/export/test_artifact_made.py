@@ -1,4 +1,4 @@
-"""What an export leaves: a described artifact, the same bytes each time, judged by F1 where asked."""
+"""Artifacts of an export: the manifest, reproducible bytes, candidates evaluated by F1."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CONTEXT = "The letter was written by Amelia Hart in the spring of 1902. It was f
 
 
 def squad(file: Path, *, impossible: bool) -> Path:
-    """A SQuAD file of our own text; with `impossible`, as of version 2.0."""
+    """A small SQuAD file; of version 2.0 with `impossible`."""
     answers = {"Who wrote the letter?": "Amelia Hart", "Where was it found?": "Oslo", "When?": "1902"}
     questions: list[dict[str, Any]] = [
         {"id": question, "question": question, "answers": [{"text": a, "answer_start": CONTEXT.index(a)}]}
@@ -43,7 +43,7 @@ def test_the_same_source_gives_the_same_bytes(
     recipe: str, tiny: Path, tmp_path: Path, export: Export
 ) -> None:
     models = []
-    for seed in ("1", "2"):  # the order of Python's sets and dicts of names differs between them
+    for seed in ("1", "2"):  # the iteration order of sets of names differs between them
         output = tmp_path / seed
         done = export(
             *("--model", tiny, "--output", output, "--recipe", recipe),
@@ -57,7 +57,7 @@ def test_the_same_source_gives_the_same_bytes(
     assert models[0] == models[1]
 
 
-def test_the_manifest_tells_what_was_done(tiny: Path, tmp_path: Path) -> None:
+def test_the_manifest_describes_the_export(tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     flags = ("--recipe", "fused-int8-per-channel", "--max-seq-length", "200")
     assert main(["--model", str(tiny), "--output", str(output), *flags]) == 0
@@ -105,7 +105,7 @@ def test_the_null_threshold_is_calibrated_on_another_file(
     assert (calibration["answerable"], calibration["unanswerable"]) == (3, 2)
     assert calibration["wrongly_none"] == 0
     assert "calibrate" in capsys.readouterr().err
-    # The file for evaluation still tells its own best threshold.
+    # The evaluation still reports the best threshold for its own file.
     assert "null_threshold" in manifest["quality"]["evaluation"][0]["chosen"]
 
 

@@ -37,19 +37,19 @@ class TestCalibration:
         assert found.f1 == pytest.approx((0.75 + 1) / 2)
         assert (found.answerable, found.unanswerable) == (4, 8)
 
-    def test_the_share_of_answerable_questions_refused_is_bounded(self) -> None:
+    def test_the_share_of_answerable_questions_declined_is_bounded(self) -> None:
         answerable = [asked(odds, "1704") for odds in (-9, -8, -7, 2)]
         impossible = [asked(odds) for odds in (-1, 0, 1, 5)]
         found = calibrate([*answerable, *impossible], 0.2)
         assert found.null_threshold == 2
         assert (found.wrongly_none, found.rightly_none) == (0.0, 0.25)
 
-    def test_questions_of_equal_odds_move_together(self) -> None:
+    def test_questions_of_equal_odds_are_not_separated(self) -> None:
         found = calibrate([asked(0, "1704"), asked(0), asked(0)], 1.0)
         assert found.null_threshold == 0
         assert (found.wrongly_none, found.rightly_none) == (0.0, 0.0)
 
-    def test_a_wrong_answer_gains_nothing(self) -> None:
+    def test_a_wrong_answer_does_not_raise_f1(self) -> None:
         found = calibrate([asked(-9, "1704"), asked(-2, "1704", found="by Ada Brook"), asked(-3)], 1.0)
         assert found.null_threshold == -9
         assert found.f1 == pytest.approx((0.5 + 1) / 2)
@@ -101,7 +101,7 @@ class TestKinds:
         assert "| shipped (0.50) | 50.0 | 50.0 | 50.0 | 50.0 |" in found
         assert "| best on this file (-5.00) | 75.0 | 75.0 | 50.0 | 100.0 |" in found
 
-    def test_without_unanswerable_questions_there_is_no_word_of_none(self) -> None:
+    def test_without_unanswerable_questions_none_is_not_reported(self) -> None:
         assert not any("none" in line for line in tables([asked(math.inf, "1704")], None))
 
     def test_the_shipped_model(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The way to the hub, against a small hub on loopback: revision, token, cache, what goes wrong."""
+"""Downloads from a fake hub on loopback: revision, token, cache, errors."""
 
 import hashlib
 import json
@@ -76,7 +76,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
                 self.wfile.write(data)
 
         def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
+            """No log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         found = Hub(f"http://127.0.0.1:{server.server_port}", tmp_path / "home")
@@ -95,7 +95,7 @@ def test_a_hub_model_is_pinned_to_its_commit(hub: Hub, tmp_path: Path, export: E
     assert "hf_secret" not in done.stderr
     assert "hf_secret" not in json.dumps(manifest)
     assert not any(path.endswith(".py") for path in hub.paths)
-    # Offline, the cache is enough, and gives the same.
+    # Offline, the cache suffices and gives the same result.
     hub.paths.clear()
     done = export(*flags, "--output", tmp_path / "two", env=hub.environment(HF_HUB_OFFLINE="1"))
     assert done.returncode == 0, done.stderr

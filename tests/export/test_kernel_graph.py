@@ -1,4 +1,4 @@
-"""Which graphs the custom operator takes, and that it computes of them what the portable graph does."""
+"""Graphs that the custom operator supports, and its results compared with the portable graph's."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ def exported(
     family = _BY_NAME[name]
     wide = _WIDE_DISTIL if name == "distilbert" else _WIDE
     source = build(replace(family, sizes=family.sizes | wide | sizes), folder / "source")
-    monkeypatch.setattr("export.choose.MAX_ERROR", 1.0)  # random weights are no measure for the gate
+    monkeypatch.setattr("export.choose.MAX_ERROR", 1.0)  # random weights may exceed the error limit
     flags = ("--model", str(source), "--output", str(folder / "out"), "--recipe", recipe)
     assert main(flags) == 0
     return QuestionAnswerer(load_artifact(folder / "out"))
@@ -65,12 +65,12 @@ def test_bert_like_models_get_a_second_graph(
         np.concatenate([part for found in way.infer(windows) for part in (found.start, found.end)])
         for way in (answerer, other)
     )
-    # Each rounds in its own way. Of all windows together: a short one's logits may hardly differ.
+    # The graphs round differently. Over all windows, since the logits of a short one may hardly vary.
     error = np.sqrt(np.mean((ours - theirs) ** 2)) / theirs.std()
     assert error < 0.1, error
     row = answerer.artifact.manifest["quality"]["candidates"][0]
     assert row["graph"] == KERNEL
-    # A range for every row is finer, though not for every random model.
+    # One scale per row is more precise, though not for every random model.
     assert row["logit_error"] < 1.1 * row[PORTABLE]["logit_error"]
 
 
@@ -83,7 +83,7 @@ def test_bert_like_models_get_a_second_graph(
         ("bert", "fused-int8-per-channel", {"intermediate_size": 96}),  # no multiple of 64
         ("bert", "fused-int8-per-channel", {"num_attention_heads": 8}),  # heads of 8
         ("bert", "fused-int8-per-channel", {"hidden_act": "silu"}),
-        ("roberta", "fused-int8-per-channel", {}),  # positions count on from the padding's id
+        ("roberta", "fused-int8-per-channel", {}),  # positions start after the padding id
         ("electra", "fused-int8-per-channel", {}),  # embeddings of another width
         ("albert", "fused-int8-per-channel", {}),
     ],

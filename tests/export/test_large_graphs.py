@@ -1,4 +1,4 @@
-"""Graphs too large for one protobuf message: with the limit lowered, and one that really is."""
+"""Graphs too large for one protobuf message: with a lowered limit, and a real one over 2 GB."""
 
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _NEEDED = 15  # GB of memory for a graph of 2.2 GB
 
 
 def lower_the_limit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """From the conversion on, messages of _LIMIT bytes fail as those of 2 GB do; returns their sizes."""
+    """After the conversion, messages of _LIMIT bytes fail, as those of 2 GB do; returns all sizes."""
     serializer: Any = onnx.serialization._ProtobufSerializer
     write, read, session = serializer.serialize_proto, serializer.deserialize_proto, ort.InferenceSession
     sizes: list[int] = []
@@ -62,7 +62,7 @@ def test_no_message_holds_the_weights(
         assert (tmp_path / "large" / name).read_bytes() == (tmp_path / "usual" / name).read_bytes()
 
 
-def test_a_file_of_that_name_in_the_working_directory(
+def test_a_weights_file_in_the_working_directory_is_kept(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.onnx.data").write_text("another model's")
@@ -72,7 +72,7 @@ def test_a_file_of_that_name_in_the_working_directory(
 
 
 def _available() -> float:
-    """GB of memory that could be had now."""
+    """Available memory in GB."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -85,14 +85,14 @@ def _available() -> float:
 def test_a_graph_over_two_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if _available() < _NEEDED:
         pytest.skip(f"needs {_NEEDED} GB of memory")
-    # The vocabulary of XLM-RoBERTa large, and the weights of its 24 layers in one.
+    # The vocabulary of XLM-RoBERTa large, and as many weights in one layer as in its 24.
     wide = {"vocab_size": 250_002, "hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 1}
     family = _BY_NAME["xlm-roberta"]
     sizes = family.sizes | wide | {"intermediate_size": 139_264, "initializer_range": 0.02}
     source = build(replace(family, sizes=sizes), tmp_path / "source")
     assert (source / "model.safetensors").stat().st_size > 2**31
-    monkeypatch.setattr("export.choose.MAX_ERROR", 1.0)  # random weights are no measure for the gate
-    # The recipe that takes the longest way.
+    monkeypatch.setattr("export.choose.MAX_ERROR", 1.0)  # random weights may exceed the error limit
+    # The recipe with the most stages.
     flags = ("--model", str(source), "--recipe", "split-int8-smooth", "--output", str(tmp_path / "out"))
     assert main(flags) == 0
     answerer = QuestionAnswerer(load_artifact(tmp_path / "out"))

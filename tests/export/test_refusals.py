@@ -1,4 +1,4 @@
-"""What the export command refuses: exit status 2, one sentence, and nothing written."""
+"""Errors of the export command: exit status 2, one sentence, and no output."""
 
 import json
 import shutil
@@ -27,12 +27,12 @@ def change_tokenizer(folder: Path, **changes: Any) -> None:
     change_config(folder, "tokenizer.json", **changes)
 
 
-def three_outputs(folder: Path, *, tell: bool = True) -> None:
+def three_outputs(folder: Path, *, declare: bool = True) -> None:
     weights = load_file(folder / "model.safetensors")
     for name in ("qa_outputs.weight", "qa_outputs.bias"):
         weights[name] = weights[name][[0, 1, 1]].contiguous()
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    if tell:
+    if declare:
         change_config(folder, id2label={"0": "start", "1": "end", "2": "none"})
 
 
@@ -71,11 +71,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: change_config(folder, architectures=["GPT2ForQuestionAnswering"], model_type="gpt2"),
         "gpt2",
     ),
-    "unheard-of type": (
+    "unknown type": (
         lambda folder: change_config(folder, architectures=["XForQuestionAnswering"], model_type="x"),
         "x model",
     ),
-    "code of its own": (
+    "custom code": (
         lambda folder: change_config(folder, auto_map={"AutoModel": "code.Model"}),
         "--trust-remote-code",
     ),
@@ -84,34 +84,37 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (no_tokenizer, "tokenizer"),
     "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
     "no type": (lambda folder: change_config(folder, model_type=None), "model_type"),
-    "weights of an adapter only": (
+    "adapter weights only": (
         lambda folder: (folder / "model.safetensors").rename(folder / "adapter_model.safetensors"),
         "no safetensors weights",
     ),
     "three outputs": (three_outputs, "3 outputs"),
     "three outputs, by number": (lambda folder: change_config(folder, num_labels=3), "3 outputs"),
-    "three outputs in the weights alone": (lambda folder: three_outputs(folder, tell=False), "size mismatch"),
+    "three outputs in the weights alone": (
+        lambda folder: three_outputs(folder, declare=False),
+        "size mismatch",
+    ),
     "quantized weights": (
         lambda folder: change_config(folder, quantization_config={"quant_method": "bitsandbytes"}),
         "quantized already",
     ),
-    "a tokenizer's part of the future": (
+    "unknown pre-tokenizer": (
         lambda folder: change_tokenizer(folder, pre_tokenizer={"type": "Quantum"}),
         "PreTokenizer",
     ),
-    "a tokenizer's model of the future": (
+    "unknown tokenizer model": (
         lambda folder: change_tokenizer(folder, model={"type": "Quantum", "vocab": {}}),
         "Model",
     ),
-    "a tokenizer of another version": (lambda folder: change_tokenizer(folder, version="2.0"), "'2.0'"),
-    "a tokenizer's class of the future": (
+    "unknown tokenizer version": (lambda folder: change_tokenizer(folder, version="2.0"), "'2.0'"),
+    "unknown tokenizer class": (
         lambda folder: change_config(folder, "tokenizer_config.json", tokenizer_class="QuantumTokenizer"),
         "QuantumTokenizer",
     ),
 }
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def export_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     capsys.readouterr()
     assert main([str(argument) for argument in arguments]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
@@ -121,14 +124,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_model_that_cannot_be_used(
-    name: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_models(name: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "source"
     shutil.copytree(tiny, source)
     spoil, words = BROKEN[name]
     spoil(source)
-    message = refused(capsys, "--model", source, "--output", tmp_path / "out", "--precision", "fp32")
+    message = export_error(capsys, "--model", source, "--output", tmp_path / "out", "--precision", "fp32")
     assert words in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
@@ -144,26 +145,26 @@ def test_a_model_that_cannot_be_used(
         (("--evaluate", "/no/such.json"), "/no/such.json"),
     ],
 )
-def test_flags_that_do_not_fit(
+def test_invalid_flags(
     flags: tuple[str, ...], words: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    message = refused(capsys, "--model", tiny, "--output", tmp_path / "out", *flags)
+    message = export_error(capsys, "--model", tiny, "--output", tmp_path / "out", *flags)
     assert words in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_target_this_cpu_lacks(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = next(name for name in cpu.TARGETS if not cpu.supports(name))
-    message = refused(capsys, "--model", tiny, "--output", tmp_path / "out", "--target", target)
+    message = export_error(capsys, "--model", tiny, "--output", tmp_path / "out", "--target", target)
     assert target in message
 
 
-def test_a_gate_that_no_candidate_passes(
+def test_no_candidate_within_the_error_limit(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.choose.MAX_ERROR", 0.0)
-        message = refused(capsys, "--model", tiny, "--output", tmp_path / "out")
+        message = export_error(capsys, "--model", tiny, "--output", tmp_path / "out")
     assert "--precision fp32" in message
     assert list(tmp_path.iterdir()) == []
 
@@ -172,11 +173,11 @@ def test_other_folders_are_not_replaced(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    message = refused(capsys, "--model", tiny, "--output", tmp_path)
+    message = export_error(capsys, "--model", tiny, "--output", tmp_path)
     assert str(tmp_path) in message
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     file = tmp_path / "thesis.txt"
-    refused(capsys, "--model", tiny, "--output", file)
+    export_error(capsys, "--model", tiny, "--output", file)
     assert file.read_text() == "years of work"
 
 
@@ -189,7 +190,7 @@ def test_a_good_artifact_survives_a_failed_export(
     broken = tmp_path / "broken"
     shutil.copytree(tiny, broken)
     cut_weights(broken)
-    refused(capsys, "--model", broken, "--output", good)
+    export_error(capsys, "--model", broken, "--output", good)
     assert {path.name: path.read_bytes() for path in good.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "good"]
     assert main(["--model", str(tiny), "--output", str(good), "--recipe", "plain-int8-per-channel"]) == 0

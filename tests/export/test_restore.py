@@ -1,4 +1,4 @@
-"""Float weights back from an int8 artifact."""
+"""Restoring float weights from an int8 artifact."""
 
 from pathlib import Path
 
@@ -29,12 +29,14 @@ def test_restored_weights_are_equivalent(tmp_path: Path) -> None:
     with torch.inference_mode():
         found = AutoModelForQuestionAnswering.from_pretrained(output)(**tokens)
     for ours, theirs in ((found.start_logits, wanted.start), (found.end_logits, wanted.end)):
-        # Activations are rounded in the artifact alone: a few hundredths of the logits' spread.
+        # Only the artifact quantizes activations: errors are a few hundredths of the logits' range.
         assert np.abs(ours[0].numpy() - theirs).max() < 0.1 * np.ptp(theirs)
         assert ours[0].argmax() == theirs.argmax()
 
 
-def test_what_cannot_be_restored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_artifacts_and_existing_outputs_are_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--artifact", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
     assert main(["--artifact", str(ARTIFACT), "--output", str(tmp_path)]) == 2
     assert "choose another --output" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Smoothing changes where the large numbers are, never what the graph computes."""
+"""Smoothing scales outlier channels without changing the function of the graph."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def assert_same(graph: Path, smoothed: Path) -> None:
 
 def test_smoothing_preserves_the_function(tmp_path: Path) -> None:
     model = onnx.load(str(TINY / "model.onnx"))
-    # An outlier as trained models have: one channel of a layer norm 50 times the others.
+    # An outlier as in trained models: one channel of a layer norm is 50 times the others.
     (gain,) = (t for t in model.graph.initializer if t.name == "bert.embeddings.LayerNorm.weight")
     values = numpy_helper.to_array(gain).copy()
     values[3] *= 50
@@ -45,7 +45,7 @@ def test_smoothing_preserves_the_function(tmp_path: Path) -> None:
 
 def test_smoothing_is_folded_after_a_relu(tmp_path: Path) -> None:
     model = onnx.load(str(TINY / "model.onnx"))
-    # GELU, x/2 (1 + erf(x/sqrt 2)), becomes ReLU: all of its nodes but the last, which gives the result.
+    # Replace GELU, x/2 (1 + erf(x/sqrt 2)), by ReLU in its last node; its other nodes become unused.
     for start in [node for node in model.graph.node if node.op_type == "Erf"]:
         (division,) = (n for n in model.graph.node if n.output[0] == start.input[0])
         source = division.input[0]
@@ -55,14 +55,14 @@ def test_smoothing_is_folded_after_a_relu(tmp_path: Path) -> None:
     drop_idle(model)
     graph, smoothed = tmp_path / "graph.onnx", tmp_path / "smoothed.onnx"
     onnx.save(model, str(graph))
-    # No outlier anywhere, and yet. The second layer has its bias through a node of its own.
+    # Folded even without outliers; not in the second layer, whose bias has a node of its own.
     assert smooth(graph, TINY / "tokenizer.json", True, smoothed) == 1
     kinds = [sorted(node.op_type for node in onnx.load(str(f)).graph.node) for f in (graph, smoothed)]
     assert kinds[0] == kinds[1]
     assert_same(graph, smoothed)
 
 
-def test_a_graph_without_outliers_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_graph_without_outliers_is_unchanged(tmp_path: Path) -> None:
     assert len(probes()) > 20
     output = tmp_path / "same.onnx"
     graph = tmp_path / "graph.onnx"

@@ -1,4 +1,4 @@
-"""Folders as they are found: saved by transformers 5, in shards, with tied weights, in half precision."""
+"""Source folders: saved by transformers 5, sharded, with tied weights, in half precision."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import load_artifact
 from service.engine.probes import probes
 from tests.export.families import FAMILIES, build
-from tests.export.test_refusals import change_config, refused
+from tests.export.test_refusals import change_config, export_error
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 QUESTIONS = probes()[:3]
@@ -30,7 +30,7 @@ def exported(source: Path, output: Path) -> QuestionAnswerer:
 
 
 def as_transformers_5(folder: Path, **tokenizer_settings: Any) -> None:
-    """Change what transformers 4 saved into what 5.24 saves of the same model."""
+    """Convert a folder saved by transformers 4 to what 5.24 saves for the same model."""
     config = json.loads((folder / "config.json").read_text())
     dtype = config.pop("torch_dtype", None) or config.pop("dtype")
     config |= {"dtype": dtype, "tie_word_embeddings": True, "transformers_version": "5.24.0"}
@@ -60,7 +60,7 @@ def test_saved_by_transformers_5(name: str, tmp_path: Path) -> None:
         assert manifests[0][key] == manifests[1][key]
 
 
-def test_further_special_tokens_of_transformers_5(tmp_path: Path) -> None:
+def test_extra_special_tokens_of_transformers_5(tmp_path: Path) -> None:
     source = build(_BY_NAME["xlm-roberta"], tmp_path / "source")
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     word = "<table>"
@@ -74,14 +74,14 @@ def test_further_special_tokens_of_transformers_5(tmp_path: Path) -> None:
     assert found.token_to_id(word) in found.encode(f"a {word} b").ids
 
 
-def test_positions_that_only_transformers_5_reads(
+def test_rope_parameters_of_transformers_5(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = Path(shutil.copytree(tiny, tmp_path / "source"))
     change_config(source, rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
     exported(source, tmp_path / "out")
     change_config(source, rope_parameters={"rope_type": "default", "rope_theta": 500000.0})
-    message = refused(capsys, "--model", source, "--output", tmp_path / "other", "--precision", "fp32")
+    message = export_error(capsys, "--model", source, "--output", tmp_path / "other", "--precision", "fp32")
     assert "rope_parameters" in message
 
 
@@ -113,7 +113,7 @@ def test_weights_in_shards(tiny: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_shards_that_are_not_there(
+def test_missing_and_invalid_shards(
     spoil: Callable[[Path], object],
     words: str,
     tiny: Path,
@@ -122,7 +122,7 @@ def test_shards_that_are_not_there(
 ) -> None:
     source = shards(tiny, tmp_path / "source")
     spoil(source)
-    message = refused(capsys, "--model", source, "--output", tmp_path / "out", "--precision", "fp32")
+    message = export_error(capsys, "--model", source, "--output", tmp_path / "out", "--precision", "fp32")
     assert words in message
 
 
@@ -138,7 +138,7 @@ def test_tied_weights(tmp_path: Path) -> None:
     transformers.BartForQuestionAnswering(config).save_pretrained(source)
     names = load_file(source / "model.safetensors").keys()
     assert [name for name in names if "embed_tokens" in name or "shared" in name] == ["model.shared.weight"]
-    # The conversion was compared with torch, or this would have failed.
+    # The export compares the converted graph with torch and fails if they differ.
     answers = exported(source, tmp_path / "out").answer(QUESTIONS)
     assert all(np.isfinite(answer.score) for (answer,) in answers)
 
@@ -152,7 +152,7 @@ def test_half_precision_weights_are_converted(dtype: str, key: str, tiny: Path, 
     config = {name: value for name, value in config.items() if "dtype" not in name} | {key: dtype}
     (source / "config.json").write_text(json.dumps(config))
     ours = exported(source, tmp_path / "ours")
-    # As if it had been saved in fp32 after the rounding to half.
+    # The reference: the weights rounded to half precision, saved in fp32.
     save_file({name: t.float() for name, t in half.items()}, source / "model.safetensors", {"format": "pt"})
     change_config(source, **{key: "float32"})
     assert ours.answer(QUESTIONS) == exported(source, tmp_path / "whole").answer(QUESTIONS)

@@ -59,7 +59,7 @@ class TestReading:
         assert file.questions[1].golds == ()
         assert file.questions[1].trainable
 
-    def test_a_byte_order_mark_is_no_obstacle(self, tmp_path: Path) -> None:
+    def test_a_byte_order_mark_is_accepted(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.json", [entry("q", answer("1704"))])
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
         assert len(read_squad(path).questions) == 1
@@ -98,7 +98,7 @@ class TestReading:
             (entry("q", answer("1704"), is_impossible="no"), "q", "not true or false"),
         ],
     )
-    def test_a_bad_question_is_counted_and_left_out(
+    def test_a_bad_question_is_counted_and_skipped(
         self, tmp_path: Path, record: object, name: str, reason: str
     ) -> None:
         file = read_squad(write(tmp_path / "a.json", [record, entry("good", answer("1704"))]))
@@ -140,7 +140,7 @@ class TestReading:
             read_squad(path)
         assert "\n" not in str(caught.value)
 
-    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"none\.json cannot be read: No such file"):
             read_squad(tmp_path / "none.json")
         with pytest.raises(DataError, match="cannot be read: Is a directory"):
@@ -155,8 +155,8 @@ class TestScores:
             ("a an the theatre", "theatre"),
             ("U.S.A.", "usa"),
             ("  well-known\tfact\n", "wellknown fact"),
-            ("Ångström «the» Café", "ångström « » café"),  # only ASCII punctuation goes
-            ("a-b", "ab"),  # punctuation goes first, so this "a" is no article
+            ("Ångström «the» Café", "ångström « » café"),  # only ASCII punctuation is removed
+            ("a-b", "ab"),  # punctuation is removed first, so this "a" is not an article
             ("the 'an'", ""),
         ],
     )
@@ -169,7 +169,7 @@ class TestScores:
 
     def test_f1_is_the_best_over_the_golds(self) -> None:
         assert f1("the old mill", ["old stone mill", "river"]) == pytest.approx(0.8)
-        assert f1("old old mill", ["old mill mill"]) == pytest.approx(2 / 3)  # counted, not a set
+        assert f1("old old mill", ["old mill mill"]) == pytest.approx(2 / 3)  # tokens are counted, not a set
         assert f1("sea", ["old mill"]) == 0
 
     def test_no_answer(self) -> None:
@@ -177,11 +177,11 @@ class TestScores:
             assert score("", []) == 1
             assert score("mill", []) == 0
             assert score("", ["mill"]) == 0
-            assert score("", ["the"]) == 1  # a gold that normalises to nothing is no gold
+            assert score("", ["the"]) == 1  # a gold answer that normalises to nothing is ignored
 
 
 class TestThreshold:
-    def test_the_best_cut_is_found(self) -> None:
+    def test_the_best_threshold_is_found(self) -> None:
         odds = {"a": -3.0, "b": -1.0, "c": 0.5, "d": 4.0}
         golds: dict[str, list[str]] = {"a": ["mill"], "b": [], "c": ["river"], "d": []}
         predictions = {"a": "mill", "b": "wrong", "c": "the river bank", "d": "wrong"}
@@ -193,7 +193,7 @@ class TestThreshold:
         assert threshold == 0.5
         assert best == pytest.approx((1 + 2 / 3 + 1 + 1) / 4)
 
-    def test_equal_odds_cannot_be_parted(self) -> None:
+    def test_equal_odds_are_not_separated(self) -> None:
         golds: dict[str, list[str]] = {"a": ["mill"], "b": []}
         threshold, best = best_null_threshold({"a": 1.0, "b": 1.0}, {"a": "mill", "b": "wrong"}, golds)
         assert best == 0.5
@@ -207,7 +207,7 @@ class TestThreshold:
         assert threshold < low
         assert math.isfinite(threshold)
 
-    def test_the_threshold_reaches_the_score(self) -> None:
+    def test_the_threshold_gives_the_reported_score(self) -> None:
         odds = {str(i): ((i * 37) % 11) / 4 - 1 for i in range(40)}
         golds = {str(i): [] if i % 3 == 0 else ["old mill"] for i in range(40)}
         predictions = {str(i): ("mill", "old mill", "river")[i % 5 % 3] for i in range(40)}
@@ -220,7 +220,7 @@ class TestThreshold:
         assert score(threshold) == pytest.approx(best)
         assert best == pytest.approx(max(score(candidate) for candidate in [-9.0, *odds.values()]))
 
-    def test_different_questions_are_refused(self) -> None:
+    def test_different_questions_are_rejected(self) -> None:
         with pytest.raises(ValueError, match="same questions"):
             best_null_threshold({"a": 1.0}, {"b": "x"}, {"a": []})
         with pytest.raises(ValueError, match="at least one"):

@@ -1,4 +1,4 @@
-"""Writes answers.json: what the transformers pipeline says to questions.json with the tiny model.
+"""Writes answers.json: the transformers pipeline's answers to questions.json with the tiny model.
 
 python tests/golden/make_answers.py (with the development environment)
 """
@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
-# Each set of parameters is asked about every question; windows of 64 tokens need several of them.
+# Every question is asked with each of these; contexts need several windows of 64 tokens.
 PARAMETERS: list[dict[str, int | bool]] = [
     {},
     {"top_k": 5},

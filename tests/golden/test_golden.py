@@ -1,4 +1,4 @@
-"""Holds the engine to the removed transformers pipeline: 50 questions of our own, on every machine."""
+"""Compares the engine with the transformers 4 pipeline: 50 questions with stored answers."""
 
 import importlib.util
 import json
@@ -37,7 +37,7 @@ def test_there_are_fifty_questions() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: str(run["parameters"]))
-def test_answers_are_the_stored_ones(answerer: QuestionAnswerer, run: dict[str, Any]) -> None:
+def test_answers_equal_the_stored_ones(answerer: QuestionAnswerer, run: dict[str, Any]) -> None:
     parameters = Parameters(**run["parameters"])
     for (question, context), stored in zip(QUESTIONS, run["answers"], strict=True):
         asked = parameters
@@ -45,9 +45,9 @@ def test_answers_are_the_stored_ones(answerer: QuestionAnswerer, run: dict[str, 
             asked = replace(parameters, scoring="per_window")
         prepared = answerer.prepare(question, context, asked)
         answers = answerer.decode(prepared, answerer.infer(prepared.windows), upstream_place)
-        # Upstream fills up with spans that end before they start, at score 0, where there are no
-        # more; and it stops where merging equal texts left fewer than top_k. Ours then looks on, so
-        # its list may go on longer, but what upstream gives comes first and is the same.
+        # If there are too few spans, upstream pads with invalid ones of score 0; after merging equal
+        # texts it may return fewer than top_k. The engine searches on, so its list may be longer; it
+        # begins with upstream's answers.
         expected = [Answer(**answer) for answer in stored if answer["score"] > 0]
         assert len(answers) >= len(expected)
         for null in (False, True):
@@ -60,7 +60,7 @@ def test_answers_are_the_stored_ones(answerer: QuestionAnswerer, run: dict[str, 
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: str(run["parameters"]))
-def test_answers_are_parts_of_their_contexts(answerer: QuestionAnswerer, run: dict[str, Any]) -> None:
+def test_answers_are_slices_of_their_contexts(answerer: QuestionAnswerer, run: dict[str, Any]) -> None:
     for question, context in QUESTIONS:
         (answers,) = answerer.answer([(question, context)], Parameters(**run["parameters"]))
         assert all(context[a.start : a.end] == a.answer for a in answers)
@@ -69,7 +69,7 @@ def test_answers_are_parts_of_their_contexts(answerer: QuestionAnswerer, run: di
 
 
 def test_deviations_from_upstream(answerer: QuestionAnswerer) -> None:
-    """Only where upstream's begin or end within a cluster: an accent written as a sign of its own."""
+    """Only where upstream's answers split a grapheme cluster (a letter with a combining accent)."""
     others = set()
     for question, context in QUESTIONS:
         prepared = answerer.prepare(question, context, Parameters(top_k=5, scoring="per_window"))
@@ -81,7 +81,7 @@ def test_deviations_from_upstream(answerer: QuestionAnswerer) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
-def test_the_stored_answers_are_what_the_pipeline_says_today() -> None:
+def test_the_stored_answers_equal_those_of_the_installed_pipeline() -> None:
     from export.parity import ask, load_reference
 
     reference = load_reference(str(ROOT / "tests/models/tiny"))
@@ -97,7 +97,7 @@ def test_the_stored_answers_are_what_the_pipeline_says_today() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
 @pytest.mark.timeout(900)  # a minute on two idle cores
 def test_300_squad_questions(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The seeded sample, on a real model, where both are on the machine."""
+    """A seeded sample on a real model; skipped without the model and the data."""
     model, data = SHARED / "models/minilm-l6-draft", SHARED / "data/squad-dev-v1.1.json"
     if not model.is_dir() or not data.is_file():
         pytest.skip("the draft model and the SQuAD 1.1 dev file are not beside the project")

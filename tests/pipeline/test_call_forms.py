@@ -1,4 +1,4 @@
-"""Upstream's documented examples and call forms, each asked of the transformers pipeline and of ours."""
+"""Upstream's documented examples and call forms, compared between the transformers pipeline and ours."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,7 +145,7 @@ def upstream() -> Pipe:
 
 
 def called(form: Form, qa: Pipe) -> Any:
-    """What a call gives, or the type of exception it raises."""
+    """The result of a call, or the type of exception it raises."""
     try:
         return form(qa)
     except (KeyError, ValueError, TypeError) as error:
@@ -153,7 +153,7 @@ def called(form: Form, qa: Pipe) -> Any:
 
 
 def same(ours: Any, theirs: Any) -> None:
-    """Same shape, keys, texts and places, and scores to 1e-4."""
+    """Equal types, keys, texts and offsets, and scores within 1e-4."""
     assert type(ours) is type(theirs)
     if isinstance(theirs, list):
         assert len(ours) == len(theirs)
@@ -170,12 +170,14 @@ def same(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_both_understand_a_call_alike(form: Form, ours: QuestionAnsweringPipeline, upstream: Pipe) -> None:
+def test_both_pipelines_give_the_same_result(
+    form: Form, ours: QuestionAnsweringPipeline, upstream: Pipe
+) -> None:
     same(called(form, ours), called(form, upstream))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_defaults_given_when_it_is_made(upstream: Pipe) -> None:
+def test_defaults_set_at_construction(upstream: Pipe) -> None:
     import transformers
 
     options: dict[str, Any] = {"top_k": 2, "max_answer_len": 3, "max_seq_len": 64, "doc_stride": 8}
@@ -187,25 +189,25 @@ def test_defaults_given_when_it_is_made(upstream: Pipe) -> None:
     same(ours(LONG, top_k=1), theirs(LONG, top_k=1))
 
 
-def test_fewer_answers_than_asked_for(ours: QuestionAnsweringPipeline, upstream: Pipe) -> None:
-    """Upstream fills up with empty answers of score 0; ours are those there are."""
+def test_fewer_answers_than_top_k(ours: QuestionAnsweringPipeline, upstream: Pipe) -> None:
+    """Upstream pads with empty answers of score 0; ours does not."""
     theirs = upstream(question=Q, context="Berlin", top_k=4)
     same(ours(question=Q, context="Berlin", top_k=4), theirs[0])
     assert [answer["score"] for answer in theirs[1:]] == [0.0] * (len(theirs) - 1)
 
 
-def test_long_questions_are_cut_as_documented(ours: QuestionAnsweringPipeline, upstream: Pipe) -> None:
-    """Upstream documents max_question_len, but heeds it with its slow tokenizers alone."""
+def test_long_questions_are_truncated_as_documented(ours: QuestionAnsweringPipeline, upstream: Pipe) -> None:
+    """Upstream documents max_question_len, but applies it with slow tokenizers only."""
     same(ours(question="?" * 12, context=C, max_question_len=6), upstream(question="?" * 6, context=C))
 
 
-def test_answers_are_parts_of_their_contexts(ours: QuestionAnsweringPipeline) -> None:
+def test_answers_are_slices_of_their_contexts(ours: QuestionAnsweringPipeline) -> None:
     answer = ours(question=Q, context=C)
     assert C[answer["start"] : answer["end"]] == answer["answer"]
     assert list(answer) == ["score", "start", "end", "answer"]
 
 
-def test_a_generator_is_answered_as_it_is_asked(ours: QuestionAnsweringPipeline) -> None:
+def test_a_generator_is_consumed_lazily(ours: QuestionAnsweringPipeline) -> None:
     asked = []
 
     def examples() -> Iterator[dict[str, str]]:
@@ -232,8 +234,8 @@ def test_an_example_of_a_generator_is_one_question(ours: QuestionAnsweringPipeli
         next(ours(example for example in [several]))
 
 
-def test_where_upstream_reads_a_text_as_its_letters(ours: QuestionAnsweringPipeline) -> None:
-    """A dict with a list and a text: upstream pairs the questions with the letters of the context."""
+def test_one_context_is_shared_by_a_list_of_questions(ours: QuestionAnsweringPipeline) -> None:
+    """A dict with a list of questions and one context: upstream pairs the questions with its letters."""
     assert ours({"question": [Q, Q], "context": C}) == [ours(LIVES)] * 2
     with pytest.raises(ValueError, match="not as many contexts"):
         ours({"question": [Q, Q], "context": [C]})
@@ -243,41 +245,41 @@ def test_rows_of_a_dataset_may_have_other_keys(ours: QuestionAnsweringPipeline) 
     assert ours([{**LIVES, "id": "1", "answers": []}]) == ours(LIVES)
 
 
-def test_wrappers_find_that_there_is_no_torch(ours: QuestionAnsweringPipeline) -> None:
+def test_model_and_tokenizer_are_none(ours: QuestionAnsweringPipeline) -> None:
     assert ours.model is None
     assert ours.tokenizer is None
 
 
-def test_the_default_is_the_model_that_comes_along() -> None:
+def test_the_default_is_the_shipped_model() -> None:
     for qa in (pipeline(), pipeline("question-answering"), pipeline(task="question-answering", model=None)):
         assert qa.task == "question-answering"
         assert qa(**LIVES)["answer"] == "Berlin"
 
 
 @pytest.mark.parametrize("task", ["text-classification", "ner", "qa"])
-def test_other_tasks_are_refused(task: str) -> None:
+def test_other_tasks_are_rejected(task: str) -> None:
     with pytest.raises(KeyError, match=f"Unknown task {task}: qa_onnx has question-answering alone"):
         pipeline(task)
 
 
 @pytest.mark.parametrize("model", ["deepset/minilm-uncased-squad2", str(HUGGING_FACE), "/nowhere"])
-def test_a_model_that_is_not_exported_is_told_how(model: str) -> None:
+def test_the_error_for_an_unexported_model_has_the_export_command(model: str) -> None:
     with pytest.raises(ValueError, match=f"'make export MODEL={model} OUTPUT=FOLDER'") as refused:
         pipeline("question-answering", model=model)
     assert str(refused.value).count(". ") == 0
 
 
-def test_a_model_in_memory_is_refused() -> None:
+def test_a_model_in_memory_is_rejected() -> None:
     with pytest.raises(ValueError, match="model is a object and must be the name of a folder"):
         pipeline("question-answering", model=object())  # type: ignore[arg-type] # as many scripts do
 
 
-def test_a_damaged_model_is_told(tmp_path: Path) -> None:
+def test_an_invalid_model_raises_artifact_error(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(ArtifactError):
         pipeline(model=tmp_path)
 
 
-def test_what_nobody_knows_is_warned_of(ours: QuestionAnsweringPipeline) -> None:
+def test_unknown_parameters_are_warned_of(ours: QuestionAnsweringPipeline) -> None:
     with pytest.warns(UserWarning, match="ignores top_q"):
         ours(LIVES, top_q=3)

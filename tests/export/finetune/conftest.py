@@ -69,7 +69,7 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=130,
-        initializer_range=0.5,  # far from uniform, so that a mix-up of tokens shows
+        initializer_range=0.5,  # far from uniform, so that mixed-up tokens change the result
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -87,7 +87,7 @@ def tokenizer(bert: Path) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the number of cores."""
+    """Makes the order of summation independent of the number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

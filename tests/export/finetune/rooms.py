@@ -1,4 +1,4 @@
-"""Data in SQuAD format about boxes in rooms, and how it is trained on and tokenised."""
+"""Synthetic data in SQuAD format about boxes in rooms, and helpers that train on it and tokenize it."""
 
 import json
 from pathlib import Path

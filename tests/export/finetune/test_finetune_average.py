@@ -1,4 +1,4 @@
-"""The mean of fine-tuned models."""
+"""Averaging the weights of fine-tuned models."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from export.finetune.average import main
 
 
 def variant(base: Path, folder: Path, seed: int) -> Path:
-    """The base with other weights."""
+    """The base with random noise added to its weights."""
     model = BertForQuestionAnswering.from_pretrained(base)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -38,7 +38,9 @@ def test_the_mean_of_three(bert: Path, tmp_path: Path) -> None:
     assert [entry["id"] for entry in record["arguments"]["mean_of"]] == ["0", "1", "2"]
 
 
-def test_what_has_no_mean(bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_incompatible_models_are_rejected(
+    bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     headless = tmp_path / "headless"
     BertModel.from_pretrained(bert).save_pretrained(headless)
     smaller = tmp_path / "smaller"

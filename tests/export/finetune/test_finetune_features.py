@@ -26,7 +26,7 @@ class TestFeatures:
         assert batch.targets[0, feature.starts[0], 0] == pytest.approx(1 / 3)
         assert batch.targets[0, feature.ends[0], 1] == pytest.approx(2 / 3)  # "lamp" and "a lamp"
 
-    def test_white_space_around_an_answer_is_no_part_of_it(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def test_white_space_around_an_answer_is_removed(self, tokenizer: PreTrainedTokenizerFast) -> None:
         (feature,) = features_of(tokenizer, "The red box holds a lamp here.", " a lamp ")
         assert covered(feature, feature.starts[0], feature.ends[0]) == "a lamp"
 
@@ -47,10 +47,10 @@ class TestFeatures:
             shared = {tuple(o) for o in left.offsets.tolist()} & {tuple(o) for o in right.offsets.tolist()}
             assert len(shared - {(-1, -1)}) == 32
 
-    def test_an_answer_of_no_token_is_no_target(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def test_an_answer_without_tokens_is_skipped(self, tokenizer: PreTrainedTokenizerFast) -> None:
         assert features_of(tokenizer, "The red \x01 box holds a lamp.", "\x01") == []
 
-    def test_a_long_question_is_cut(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def test_a_long_question_is_truncated(self, tokenizer: PreTrainedTokenizerFast) -> None:
         (feature,) = features_of(tokenizer, "The red box holds a lamp.", "lamp", question="what box " * 200)
         assert (feature.types == 0).sum() == MAX_QUESTION_TOKENS + 2  # CLS and the first SEP
         assert covered(feature, feature.starts[0], feature.ends[0]) == "lamp"
@@ -67,7 +67,7 @@ class TestFeatures:
 
 
 class TestBatches:
-    def test_an_epoch_is_a_permutation_that_only_seed_and_epoch_decide(self) -> None:
+    def test_an_epoch_is_a_permutation_determined_by_seed_and_epoch(self) -> None:
         lengths = np.random.default_rng(0).integers(10, 200, 1001).tolist()
         plan = plan_epoch(lengths, 8, seed=5, epoch=1)
         assert sorted(np.concatenate(plan).tolist()) == list(range(1001))
@@ -104,7 +104,7 @@ class TestLoss:
         allowed[:, 5] = False
         return Batch(rows, rows, rows, allowed, targets, soft, taught)
 
-    def test_one_answer_is_plain_cross_entropy_over_allowed_tokens(self) -> None:
+    def test_the_loss_of_one_answer_is_cross_entropy_over_allowed_tokens(self) -> None:
         logits = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(0))
         expected = torch.stack(
             [
@@ -114,7 +114,7 @@ class TestLoss:
         ).mean()
         assert torch.isclose(span_loss(logits, self.batch(), 0.5, 2), expected)
 
-    def test_a_student_like_its_teacher_has_no_divergence(self) -> None:
+    def test_a_student_equal_to_its_teacher_has_no_divergence(self) -> None:
         logits = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(0))
         soft = torch.zeros(2, 6, 2)
         soft[:, :5] = (logits[:, :5] / 3).softmax(dim=1)
@@ -125,13 +125,13 @@ class TestLoss:
         assert torch.isclose(span_loss(logits, untaught, 1.0, 3), span_loss(logits, self.batch(), 1.0, 3))
 
 
-def test_masked_tokens_are_words_and_differ_by_epoch() -> None:
+def test_masking_skips_special_tokens_and_depends_on_the_seed() -> None:
     vocabulary = Vocabulary(pad_id=0, mask_id=4, special_ids=(0, 2, 3, 4))
     ids = torch.tensor([[2, *range(10, 110), 3, *range(10, 110), 3, 0, 0]])
     original = ids.clone()
     hidden = []
     for seed in (1, 2, 1):
-        batch = replace(collate_nothing(), ids=original.clone())
+        batch = replace(empty_batch(), ids=original.clone())
         hide(batch, vocabulary, 0.2, np.random.default_rng(seed))
         changed = batch.ids != original
         assert (batch.ids[changed] == 4).all()
@@ -142,7 +142,7 @@ def test_masked_tokens_are_words_and_differ_by_epoch() -> None:
     assert not torch.equal(hidden[0], hidden[1])
 
 
-def collate_nothing() -> Batch:
-    """A batch whose parts do not matter."""
+def empty_batch() -> Batch:
+    """A batch of empty tensors."""
     nothing = torch.zeros(0)
     return Batch(nothing, nothing, nothing, nothing, nothing, None, None)

@@ -1,4 +1,4 @@
-"""What fine-tuning starts from: models wherever they lie, and data and flags of every badness."""
+"""Inputs of fine-tuning: base models from folders, packages and the hub, and invalid data and flags."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from export.finetune.base import find_base, load_model, load_tokenizer
 from tests.export.finetune.rooms import command, paragraphs, write
 
 
-class TestUnusableInput:
+class TestInvalidInput:
     def test_bad_records_are_reported_and_skipped(
         self, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -29,7 +29,7 @@ class TestUnusableInput:
         assert (counts["bad_records"], counts["examples"]) == (2, 39)
 
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "expected"),
         [
             ('{"data": []}', "no usable question"),
             ('{"data": [', "is not JSON"),
@@ -37,18 +37,18 @@ class TestUnusableInput:
         ],
     )
     def test_nothing_to_train_on(
-        self, content: str, said: str, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, content: str, expected: str, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         data = tmp_path / "data.json"
         data.write_text(content)
         assert main(command(bert, data, tmp_path / "out")) == 2
         errors = capsys.readouterr().err
-        assert said in errors.splitlines()[-1]
+        assert expected in errors.splitlines()[-1]
         assert "Traceback" not in errors
         assert list(tmp_path.iterdir()) == [data]
 
     @pytest.mark.parametrize(
-        ("more", "said"),
+        ("more", "expected"),
         [
             (("--train", "missing.json"), "missing.json cannot be read: No such file"),
             (("--max-seq-length", "129"), "at most 128 tokens"),
@@ -57,10 +57,10 @@ class TestUnusableInput:
             (("--base", "."), "has no config.json"),
         ],
     )
-    def test_one_sentence_and_status_2(
+    def test_errors_are_one_sentence_with_status_2(
         self,
         more: tuple[str, ...],
-        said: str,
+        expected: str,
         bert: Path,
         squad: Path,
         tmp_path: Path,
@@ -70,7 +70,7 @@ class TestUnusableInput:
         monkeypatch.chdir(tmp_path)
         assert main(command(bert, squad, tmp_path / "out", *more)) == 2
         errors = capsys.readouterr().err
-        assert said in errors.splitlines()[-1]
+        assert expected in errors.splitlines()[-1]
         assert "Traceback" not in errors
 
     @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ class TestUnusableInput:
         assert caught.value.code == 2
         assert "is not in [" in capsys.readouterr().err
 
-    def test_a_loss_that_is_no_number_stops_the_run(
+    def test_a_nan_loss_stops_the_run(
         self, bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         broken = tmp_path / "broken"

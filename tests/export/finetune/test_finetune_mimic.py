@@ -1,4 +1,4 @@
-"""Following a model of the same shape layer by layer."""
+"""Layer-wise distillation from a model of the same shape."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.export.finetune.rooms import command
 
 
 def distance(first: Path, second: Path) -> float:
-    """The layer loss between two saved models, on some tokens."""
+    """The layer loss between two saved models, on random tokens."""
     torch.manual_seed(8)
     ids = torch.randint(5, 40, (4, 24))
     mask = torch.ones_like(ids)
@@ -61,7 +61,7 @@ def test_padding_is_not_compared(bert: Path) -> None:
     assert float(plain) > 0
 
 
-def test_incompatible_examples(
+def test_incompatible_models_and_flags(
     bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"

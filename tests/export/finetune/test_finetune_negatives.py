@@ -1,4 +1,4 @@
-"""Unanswerable examples made by rule."""
+"""Rule-based unanswerable examples."""
 
 from pathlib import Path
 
@@ -24,13 +24,13 @@ QUESTIONS = [
 
 
 class TestRules:
-    def test_in_turn_the_sentence_is_cut_or_the_most_similar_passage_taken(self) -> None:
+    def test_the_answer_sentence_is_removed_or_a_similar_passage_is_used(self) -> None:
         made = list(Negatives(QUESTIONS).make(QUESTIONS[:1], 2, "0"))
         assert [question.question for question, _ in made] == ["When was the mill built?"] * 2
         assert made[0][1] == "Ada Brook built it of oak. A flood took its wheel in 1911."
         assert made[1][1] == BRIDGE
 
-    def test_a_passage_with_the_answers_text_is_not_taken(self) -> None:
+    def test_a_passage_that_contains_the_answer_is_not_used(self) -> None:
         other = asked(
             "When was the mill built?", "The mill was built in a year. So was, in 1704, a barn.", "1704"
         )
@@ -38,12 +38,12 @@ class TestRules:
         assert contexts
         assert all("1704" not in context for context in contexts)
 
-    def test_a_passage_of_which_the_same_is_asked_is_not_taken(self) -> None:
+    def test_a_passage_with_the_same_question_is_not_used(self) -> None:
         again = asked("When was the MILL built?", BRIDGE, "the miller's son")
         (_, first), (_, second) = Negatives([*QUESTIONS, again]).make([QUESTIONS[0]], 2, "0")
         assert BRIDGE not in (first, second)
 
-    def test_one_sentence_alone_leaves_nothing_to_cut(self) -> None:
+    def test_the_only_sentence_of_a_context_is_not_removed(self) -> None:
         (pair,) = Negatives(QUESTIONS).make(QUESTIONS[2:], 1, "0")
         assert pair[1] in (MILL, BRIDGE)
         assert list(Negatives(QUESTIONS[2:]).make(QUESTIONS[2:], 1, "0")) == []

@@ -1,4 +1,4 @@
-"""From SQuAD files to a saved folder, through kills and restarts, on a tiny real model."""
+"""Fine-tuning runs of a tiny model: from SQuAD files to the saved folder, interruptions and restarts."""
 
 import json
 import math
@@ -29,7 +29,7 @@ from tests.export.finetune.rooms import command
 
 
 def mean_loss(folder: Path, squad: Path) -> float:
-    """Over the whole file, by the training's own loss."""
+    """The training loss over the whole file."""
     tokenizer = load_tokenizer(find_base(str(folder)))
     features = list(build_features(build_examples(read_squad(squad), 0, ""), tokenizer, 128, 32))
     batch = collate(features, None, tokenizer.pad_token_id)
@@ -40,13 +40,13 @@ def mean_loss(folder: Path, squad: Path) -> float:
 
 
 class TestTraining:
-    def test_the_loss_falls_and_the_output_is_whole(self, bert: Path, squad: Path, tmp_path: Path) -> None:
+    def test_the_loss_falls_and_the_output_is_complete(self, bert: Path, squad: Path, tmp_path: Path) -> None:
         output = tmp_path / "out"
         more = ("--epochs", "25", "--learning-rate", "3e-3", "--no-answer-fraction", "0.1")
         assert main(command(bert, squad, output, *more)) == 0
         before, after = mean_loss(bert, squad), mean_loss(output, squad)
         assert before > 2.5
-        # Two answers that start at different tokens: their shared target leaves (ln 2 + 0) / 2.
+        # Two answers with different start tokens share the target, so the minimum is (ln 2 + 0) / 2.
         assert np.log(2) / 2 - 1e-3 < after < 1.5
         record = json.loads((output / "training.json").read_text())
         assert record["counts"]["questions"] == 40
@@ -61,7 +61,7 @@ class TestTraining:
         assert tokens["truncation"] is None
         assert tokens["padding"] is None
 
-    def test_steps_at_a_constant_rate_do_not_depend_on_how_many_follow(
+    def test_at_a_constant_rate_steps_do_not_depend_on_their_total(
         self, bert: Path, squad: Path, tmp_path: Path
     ) -> None:
         constant = ("--schedule", "constant", "--warmup-ratio", "0")
@@ -85,7 +85,7 @@ class TestTraining:
         assert torch.equal(load_file(frozen / "model.safetensors")[name], start)
         assert not torch.equal(load_file(trained / "model.safetensors")[name], start)
 
-    def test_the_mean_with_the_base(
+    def test_averaging_with_the_base(
         self, bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         plain, mean = tmp_path / "plain", tmp_path / "mean"
@@ -110,12 +110,12 @@ class TestTraining:
         names = [json.loads((f / "config.json").read_text())["hidden_act"] for f in (bert, plain, other)]
         assert names == ["gelu", "gelu", "relu"]
         first, second = (load_file(f / "model.safetensors") for f in (plain, other))
-        assert not all(torch.equal(first[name], second[name]) for name in first)  # it was trained with it
+        assert not all(torch.equal(first[name], second[name]) for name in first)  # training used it
         for flags in (("--activation", "step"), ("--activation", "relu", "--average-with-base")):
             assert main(command(bert, squad, tmp_path / "no", *flags)) == 2
             assert "activation" in capsys.readouterr().err.splitlines()[-1]
 
-    def test_killed_and_resumed_is_bit_for_bit_the_same(
+    def test_a_killed_and_resumed_run_gives_identical_weights(
         self, bert: Path, squad: Path, tmp_path: Path
     ) -> None:
         more = ("--epochs", "60", "--learning-rate", "1e-3", "--dropout", "0.1")  # 300 steps
@@ -176,7 +176,7 @@ class TestTraining:
         assert (output / "model.safetensors").read_bytes() != weights
         assert list(tmp_path.iterdir()) == [output]
 
-    def test_a_folder_of_something_else_is_left_alone(
+    def test_other_folders_are_not_overwritten(
         self, bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "mine").write_text("precious")
@@ -186,7 +186,7 @@ class TestTraining:
 
 
 class TestCheckpoint:
-    def test_other_arguments_are_named(self, tmp_path: Path) -> None:
+    def test_changed_arguments_are_named_in_the_error(self, tmp_path: Path) -> None:
         with Checkpoint(tmp_path / "out") as first:
             first.begin({"seed": 1, "epochs": 3}, restart=False)
             first.save({"step": 5})

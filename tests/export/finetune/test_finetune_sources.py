@@ -1,4 +1,4 @@
-"""Kinds of training files, shares of them, articles held out, and answers known up to candidates."""
+"""Training files: formats, samples, held-out articles, and candidate answers."""
 
 import gzip
 import json
@@ -52,7 +52,7 @@ class TestReading:
         assert [record.id for record in file.first_bad] == ["line 2", "line 3"]
         assert held == []
 
-    def test_what_is_no_gzip_is_refused(self, tmp_path: Path) -> None:
+    def test_an_invalid_gzip_file_is_rejected(self, tmp_path: Path) -> None:
         path = tmp_path / "a.jsonl.gz"
         path.write_text("{}")
         with pytest.raises(DataError, match="cannot be read"):
@@ -74,7 +74,7 @@ class TestReading:
         with pytest.raises(ValueError, match="share"):
             parse_source(text)
 
-    def test_a_share_is_a_sample_that_the_seed_decides(self, squad: Path) -> None:
+    def test_a_share_is_a_seeded_sample(self, squad: Path) -> None:
         def taken(seed: int) -> list[str]:
             (file,), _ = read_all([Source(squad, 0.25)], [], seed)
             return [question.id for question in file.questions]
@@ -87,7 +87,7 @@ class TestReading:
         path = lines(tmp_path / "a.jsonl", LINE, LINE | {"doc": "Rooms"})
         files, held = read_all([Source(squad, 0.5), Source(path)], ["Rooms"], 0)
         assert [len(file.questions) for file in files] == [0, 2]
-        assert len(held) == 41  # all of the rooms, and the unanswerable of the lines: no answer is guessed
+        assert len(held) == 41  # questions with candidates have no gold answer, so they are not included
         assert sum(question.is_impossible for question in held) == 1
         with pytest.raises(DataError, match="titled Cellar"):
             read_all([Source(squad)], ["Rooms", "Cellar"], 0)
@@ -124,7 +124,7 @@ class TestLinking:
         assert torch.allclose(targets.sum(dim=1), torch.ones(2, 2))
         assert targets[1, impossible.cls_at].tolist() == [1, 1]
 
-    def test_where_no_candidate_is_likely_nothing_is_learnt(self, batch_of: Callable[[object], Any]) -> None:
+    def test_without_a_likely_candidate_there_is_no_gradient(self, batch_of: Callable[[object], Any]) -> None:
         (feature, impossible), batch = batch_of(LINE)
         logits = torch.zeros(*batch.ids.shape, 2)
         logits[0, feature.starts[2], 0] = 0.5  # of three: e^0.5 / (e^0.5 + 2) = 0.45
@@ -137,7 +137,7 @@ class TestLinking:
         assert logits.grad[0].count_nonzero() == 0
         assert logits.grad[1].count_nonzero() > 0
 
-    def test_a_window_that_lacks_a_candidate_is_left_out(self, batch_of: Callable[[object], Any]) -> None:
+    def test_windows_with_only_some_candidates_are_skipped(self, batch_of: Callable[[object], Any]) -> None:
         context = CONTEXT + " The box is small." * 60
         far = len(context) - 6
         asked = LINE | {"context": context, "questions": LINE["questions"][:1]}  # type: ignore[index]
@@ -148,7 +148,7 @@ class TestLinking:
         assert len(parted) == len(whole) - 2
 
 
-def test_a_training_on_candidates_with_articles_held_out(
+def test_training_on_candidates_with_held_out_articles(
     bert: Path, squad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = [

@@ -1,4 +1,4 @@
-"""Distillation from a teacher of the same and of another tokenizer."""
+"""Distillation from a teacher with the same or another tokenizer."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ class TestTeacher:
         assert np.abs(soft - expected.numpy()[: len(soft)]).max() < 1e-3
         assert soft.std() > 0.01
 
-    def test_a_start_goes_to_the_same_start_and_an_end_to_the_same_end(
+    def test_starts_and_ends_are_mapped_by_character_offset(
         self, roberta: Path, tokenizer: PreTrainedTokenizerFast
     ) -> None:
         context = "The red box holds a lamp."
@@ -69,13 +69,13 @@ class TestTeacher:
         assert covered(feature, int(soft[:, 0].argmax()), int(soft[:, 1].argmax())) == "lamp"
         assert soft.max(axis=0) == pytest.approx([1, 1], abs=1e-3)
 
-    def test_nothing_mappable_is_all_zeros(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def test_unmappable_probabilities_are_zero(self, tokenizer: PreTrainedTokenizerFast) -> None:
         (feature,) = features_of(tokenizer, "The red box holds a lamp.", "lamp")
         offsets = np.array([[-1, -1], [1, 2]], dtype=np.int32)
         logits = np.array([[-np.inf, -np.inf], [0, 0]], dtype=np.float32)
         assert not map_probabilities(logits, offsets, 0, feature).any()
 
-    def test_cached_windows_are_not_asked_again(
+    def test_cached_windows_are_not_recomputed(
         self, bert: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
     ) -> None:
         features = features_of(tokenizer, "The red box holds a lamp.", "lamp")
@@ -90,7 +90,7 @@ class TestTeacher:
         second = teach(features, Teacher(Untouchable(), tokenizer, 128, 2.0, CPU, False), tmp_path)
         assert np.array_equal(first[0], second[0])  # type: ignore[arg-type]  # None would be unequal
 
-    def test_a_training_with_another_tokenizer(
+    def test_training_with_a_teacher_of_another_tokenizer(
         self, bert: Path, roberta: Path, squad: Path, tmp_path: Path
     ) -> None:
         alone, taught = tmp_path / "alone", tmp_path / "taught"
