@@ -1,4 +1,4 @@
-"""`python -m service bench` as a user runs it: engine and server, table, JSON and page."""
+"""`python -m service bench` from the command line: engine and server; table, JSON and HTML reports."""
 
 import json
 import subprocess
@@ -44,7 +44,7 @@ def test_both_modes_with_all_reports(runtime_python: Path, tmp_path: Path) -> No
     text = page.read_text()
     HTMLParser().feed(text)
     assert text.count("<svg") == 3
-    assert "http://" not in text  # nothing from elsewhere
+    assert "http://" not in text  # no external resources
     assert "<script" not in text
 
 
@@ -56,7 +56,7 @@ def test_errors_of_bench_are_one_sentence(runtime_python: Path, tmp_path: Path) 
         assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_stops_is_counted_as_failed(runtime_python: Path, free_port: int) -> None:
+def test_requests_without_a_server_are_counted_as_failed(runtime_python: Path, free_port: int) -> None:
     flags = ("--mode", "http", "--url", f"http://127.0.0.1:{free_port}", "--concurrency", 1)
     done = bench(runtime_python, *flags, "--seconds", 0.1, "--warm-up", 0.1)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""The benchmark's HTTP client against servers whose behaviour is known, byte by byte."""
+"""The benchmark's HTTP client against scripted servers."""
 
 import socket
 import threading
@@ -23,7 +23,7 @@ Serve = Callable[[socket.socket, bytes], None]
 
 @contextmanager
 def listening(serve: Serve) -> Iterator[tuple[str, list[bytes], list[int]]]:
-    """A server that calls `serve` with each request; its address, the requests and connections it saw."""
+    """A server that calls `serve` with each request; yields its address, its requests and its connections."""
     seen: list[bytes] = []
     connected: list[int] = []
 
@@ -65,14 +65,14 @@ def _length(data: bytes) -> int:
     return len(head) + 4 + int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
 
 
-def quietly(_: float) -> None:
+def no_progress(_: float) -> None:
     """No progress bar."""
 
 
 def test_questions_alternate_on_keep_alive_connections() -> None:
     with listening(lambda client, _: client.sendall(ANSWER)) as (address, seen, connected):
         plan = Plan(callers=3, seconds=0.2, warm_up=0.1)
-        measured = HttpTarget(address, deadline=0.5).measure(ITEMS, plan, quietly)
+        measured = HttpTarget(address, deadline=0.5).measure(ITEMS, plan, no_progress)
     assert len(connected) == 3
     assert len(seen) == len(measured.samples) > 6
     assert {number for data in seen for number in range(3) if b"question %d" % number in data} == {0, 1, 2}
@@ -90,7 +90,7 @@ def test_fragmented_replies() -> None:
             time.sleep(0.005)
 
     with listening(serve) as (address, seen, connected):
-        measured = HttpTarget(address).measure(ITEMS, Plan(callers=2, seconds=0.2, warm_up=0), quietly)
+        measured = HttpTarget(address).measure(ITEMS, Plan(callers=2, seconds=0.2, warm_up=0), no_progress)
     assert len(connected) == 2
     assert len(seen) == len(measured.samples)
     assert {sample.status for sample in measured.samples} == {OK}
@@ -104,7 +104,7 @@ def test_partial_writes() -> None:
         client.sendall(ANSWER if len(data) > 20_000_000 else REFUSAL)
 
     with listening(serve) as (address, _, _):
-        measured = HttpTarget(address).measure(items, Plan(callers=2, seconds=0.1, warm_up=0), quietly)
+        measured = HttpTarget(address).measure(items, Plan(callers=2, seconds=0.1, warm_up=0), no_progress)
     assert {sample.status for sample in measured.samples} == {OK}
 
 
@@ -113,7 +113,7 @@ def test_rejections_are_counted_separately() -> None:
         client.sendall(REFUSAL if b"question 1" in data else ANSWER)
 
     with listening(serve) as (address, _, connected):
-        measured = HttpTarget(address).measure(ITEMS, Plan(callers=1, seconds=0.2, warm_up=0), quietly)
+        measured = HttpTarget(address).measure(ITEMS, Plan(callers=1, seconds=0.2, warm_up=0), no_progress)
     assert len(connected) == 1
     assert [sample.status for sample in measured.samples[:4]] == [OK, REFUSED, OK, OK]
 
@@ -134,12 +134,12 @@ def test_a_closed_connection_is_reopened(reply: bytes, status: int) -> None:
 
     with listening(serve) as (address, seen, connected):
         plan = Plan(callers=1, seconds=0.1, warm_up=0, rate=50)
-        measured = HttpTarget(address).measure(ITEMS, plan, quietly)
+        measured = HttpTarget(address).measure(ITEMS, plan, no_progress)
     assert len(seen) == len(connected) == len(measured.samples) == 5
     assert {sample.status for sample in measured.samples} == {status}
 
 
-def test_closing_an_idle_connection_is_no_failure() -> None:
+def test_closing_an_idle_connection_is_not_a_failure() -> None:
     def serve(client: socket.socket, _: bytes) -> None:
         client.sendall(ANSWER)
         time.sleep(0.01)
@@ -147,13 +147,13 @@ def test_closing_an_idle_connection_is_no_failure() -> None:
 
     with listening(serve) as (address, _, connected):
         plan = Plan(callers=1, seconds=0.2, warm_up=0, rate=20)
-        measured = HttpTarget(address).measure(ITEMS, plan, quietly)
+        measured = HttpTarget(address).measure(ITEMS, plan, no_progress)
     assert len(connected) == len(measured.samples) == 4
     assert {sample.status for sample in measured.samples} == {OK}
 
 
 def test_the_open_loop_does_not_wait_for_replies() -> None:
-    """While one question is stuck others go out; where nobody is free their wait is counted."""
+    """Others are sent while one reply is delayed; without a free connection the latency includes the wait."""
 
     def serve(client: socket.socket, data: bytes) -> None:
         time.sleep(0.3 if b"question 0" in data else 0)
@@ -161,9 +161,9 @@ def test_the_open_loop_does_not_wait_for_replies() -> None:
 
     with listening(serve) as (address, _, connected):
         target = HttpTarget(address)
-        free = target.measure(ITEMS, Plan(callers=9, seconds=0.2, warm_up=0, rate=50), quietly)
+        free = target.measure(ITEMS, Plan(callers=9, seconds=0.2, warm_up=0, rate=50), no_progress)
         assert len(connected) == 9
-        stuck = target.measure(ITEMS, Plan(callers=1, seconds=0.2, warm_up=0, rate=20), quietly)
+        stuck = target.measure(ITEMS, Plan(callers=1, seconds=0.2, warm_up=0, rate=20), no_progress)
     late = [sample.due for sample in free.samples if sample.latency >= 0.3]
     assert len(late) == 4
     assert len(free.samples) == 10
@@ -171,12 +171,12 @@ def test_the_open_loop_does_not_wait_for_replies() -> None:
     assert stuck.samples[1].latency >= 0.25
 
 
-def test_progress_is_told() -> None:
-    told: list[float] = []
+def test_progress_is_reported() -> None:
+    reported: list[float] = []
     with listening(lambda client, _: client.sendall(ANSWER)) as (address, _, _):
-        HttpTarget(address).measure(ITEMS, Plan(callers=1, seconds=0.4, warm_up=0.2), told.append)
-    assert told == sorted(told)
-    assert 0 < told[0] <= told[-1] <= 0.6
+        HttpTarget(address).measure(ITEMS, Plan(callers=1, seconds=0.4, warm_up=0.2), reported.append)
+    assert reported == sorted(reported)
+    assert 0 < reported[0] <= reported[-1] <= 0.6
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "https://host", "http://"])

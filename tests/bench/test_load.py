@@ -1,4 +1,4 @@
-"""The pace of a benchmark and what it counts, on something to ask whose behaviour is known."""
+"""Closed and open loops of the benchmark, and its statistics, with a scripted target."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ ITEMS = [Item(f"question {n}", "context", 10) for n in range(3)]
 
 @dataclass
 class Scripted:
-    """Answers at once, except that the calls of `stall` take that many seconds."""
+    """Answers immediately; `stall` maps the index of a call to a delay in seconds."""
 
     stall: dict[int, float] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ def test_the_warm_up_is_not_counted() -> None:
 
 
 def test_the_open_loop_does_not_wait_for_replies() -> None:
-    """Ten questions are due while the only caller is stuck: each one's wait must be counted."""
+    """Ten questions are due while the only caller is blocked: their latencies include the wait."""
     target = Scripted(stall={0: 0.2})
     measured = measure(target.ask, ITEMS, Plan(callers=1, seconds=0.4, warm_up=0, rate=50))
     assert len(measured.samples) == 20
@@ -61,11 +61,11 @@ def test_the_open_loop_does_not_wait_for_replies() -> None:
     assert latencies[5] >= 0.09
 
 
-def test_answers_per_second_are_those_given_in_the_time_measured() -> None:
+def test_throughput_counts_answers_finished_in_the_measured_time() -> None:
     plan = Plan(callers=9, seconds=2, warm_up=1, rate=5)
     times = [(0.5, 0.9), (0.5, 1.1), (1.5, 2.9), (2.9, 3.1), (2.9, 5.0)]  # due and finished, since the start
     measured = Measurement(plan, [plan.sample(due, finished, OK, {}) for due, finished in times])
-    assert measured.per_second() == 1.0  # two of them in two seconds
+    assert measured.per_second() == 1.0  # two answers in two seconds
     assert measured.summary()["answered"] == 3
     assert measured.latencies() == pytest.approx([200, 1400, 2100])
 
@@ -80,7 +80,7 @@ def test_statuses_are_counted_separately() -> None:
     assert figures["infer_p50"] == pytest.approx(2)
 
 
-def test_no_samples_have_no_percentiles() -> None:
+def test_percentiles_without_samples_are_none() -> None:
     plan = Plan(callers=1, seconds=1)
     figures = Measurement(plan, [plan.sample(0.6, 0.7, 503, {})]).summary()
     assert figures["p50"] is None

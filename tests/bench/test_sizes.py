@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sizes`: the table of this machine, between the marks in a page."""
+"""`python -m benchmarks.sizes`: writes the table of this machine between the markers of a Markdown page."""
 
 import re
 import subprocess
@@ -41,7 +41,7 @@ def test_the_table_is_written_into_the_page(runtime_python: Path, tmp_path: Path
         assert len([float(figure) for figure in figures.split(", ")]) == 3
 
 
-def test_a_page_without_marks_is_rejected(runtime_python: Path, tmp_path: Path) -> None:
+def test_a_page_without_markers_is_rejected(runtime_python: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("no marks\n")
     done = sizes(runtime_python, page)

@@ -1,4 +1,4 @@
-"""What the soak takes for a failure."""
+"""Failure criteria of the soak test."""
 
 import pytest
 
@@ -15,9 +15,9 @@ def parts(p99: list[float], memory: list[float]) -> list[Part]:
     ("p99", "memory", "wrong", "failed"),
     [
         (STEADY, [90.0] * 10, [], False),
-        ([9.0, 9.0, *STEADY[2:]], [10.0, 20.0, *[90.0] * 8], [], False),  # it warms up
+        ([9.0, 9.0, *STEADY[2:]], [10.0, 20.0, *[90.0] * 8], [], False),  # warm-up
         ([0.1, 0.1, *(0.1 + 0.02 * n for n in range(8))], [90.0] * 10, [], True),
-        ([*STEADY[:5], 9.0, *STEADY[6:]], [90.0] * 10, [], False),  # once
+        ([*STEADY[:5], 9.0, *STEADY[6:]], [90.0] * 10, [], False),  # a single outlier
         (STEADY, [90.0 + n for n in range(10)], [], True),
         (STEADY, [90.0] * 10, ["another answer than the engine's"], True),
     ],

@@ -1,4 +1,4 @@
-"""The questions of a benchmark: built in, from files, and cut to length."""
+"""The questions of a benchmark: built in, from files, and truncated to a length in tokens."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_files(artifact: Artifact, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"question": "Q"}', '{"data": 7}', "no json"])
-def test_files_without_a_question_are_named(text: str, artifact: Artifact, tmp_path: Path) -> None:
+def test_invalid_files_are_named_in_the_error(text: str, artifact: Artifact, tmp_path: Path) -> None:
     file = tmp_path / "bad.json"
     file.write_text(text)
     with pytest.raises(QAError, match=r"bad\.json"):

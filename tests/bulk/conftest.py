@@ -93,5 +93,5 @@ def read_jsonl(path: Path) -> Rows:
 
 
 def left_over(folder: Path, known: Sequence[Path]) -> set[str]:
-    """Names in `folder` beside the known files."""
+    """Names of the other files in `folder`."""
     return {path.name for path in folder.iterdir()} - {path.name for path in known}

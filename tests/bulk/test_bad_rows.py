@@ -1,4 +1,4 @@
-"""Invalid rows are listed, counted and omitted; invalid files and flags give one sentence."""
+"""Invalid rows are listed, counted and omitted; errors of files and flags are one sentence."""
 
 import json
 from pathlib import Path
@@ -30,17 +30,17 @@ def test_invalid_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     source.write_bytes(b"\n\n".join(lines))  # so that row n is in line 2n - 1
     assert bulk(source, tmp_path / "out.jsonl", "--fail-on-errors") == 1
     assert [row["id"] for row in read_jsonl(tmp_path / "out.jsonl")] == [row["id"] for row in GOOD]
-    told = read_jsonl(tmp_path / "out.jsonl.errors.jsonl")
-    assert len(told) == len(bad)
-    for number, (problem, (_, field, reason)) in enumerate(zip(told, bad, strict=True), 2):
+    reported = read_jsonl(tmp_path / "out.jsonl.errors.jsonl")
+    assert len(reported) == len(bad)
+    for number, (problem, (_, field, reason)) in enumerate(zip(reported, bad, strict=True), 2):
         assert problem["row"] == number
         assert problem["line"] == 2 * number - 1
         assert problem.get("field") == field
         assert reason in problem["reason"]
         assert SECRET not in json.dumps(problem)
-    said = capsys.readouterr().out
-    assert "4 rows answered" in said
-    assert f"{len(bad)} invalid rows" in said
+    printed = capsys.readouterr().out
+    assert "4 rows answered" in printed
+    assert f"{len(bad)} invalid rows" in printed
 
 
 def test_invalid_csv_rows(tmp_path: Path) -> None:
@@ -60,11 +60,11 @@ def test_invalid_csv_rows(tmp_path: Path) -> None:
         "1",
         "6",
     ]
-    told = read_jsonl(tmp_path / "bad.jsonl")
-    assert [(problem["row"], problem["line"]) for problem in told] == [(2, 3), (3, 4), (4, 5), (5, 7)]
-    assert [problem.get("id") for problem in told] == [None, None, "4", "5"]
-    assert "has 2 fields, the header 3" in told[0]["reason"]
-    assert told[2]["field"] == told[3]["field"] == "question"
+    reported = read_jsonl(tmp_path / "bad.jsonl")
+    assert [(problem["row"], problem["line"]) for problem in reported] == [(2, 3), (3, 4), (4, 5), (5, 7)]
+    assert [problem.get("id") for problem in reported] == [None, None, "4", "5"]
+    assert "has 2 fields, the header 3" in reported[0]["reason"]
+    assert reported[2]["field"] == reported[3]["field"] == "question"
 
 
 def test_malformed_parts_of_squad(tmp_path: Path) -> None:
@@ -94,17 +94,17 @@ def test_malformed_parts_of_squad(tmp_path: Path) -> None:
         for question in paragraph.get("qas", [])
     ]
     assert kept == ["a", "c"]
-    told = read_jsonl(tmp_path / "out.json.errors.jsonl")
-    assert [problem["row"] for problem in told] == [2, 3, 4, 5, 6, 8]
-    assert [problem.get("id") for problem in told] == [None, None, None, "b", None, "d"]
+    reported = read_jsonl(tmp_path / "out.json.errors.jsonl")
+    assert [problem["row"] for problem in reported] == [2, 3, 4, 5, 6, 8]
+    assert [problem.get("id") for problem in reported] == [None, None, None, "b", None, "d"]
 
 
 def test_nulls_and_empty_strings_of_parquet(tmp_path: Path) -> None:
     rows = [*GOOD[:2], {**GOOD[2], "question": None}, {**GOOD[3], "context": ""}]
     source = write_parquet(tmp_path / "in.parquet", rows)
     assert bulk(source, tmp_path / "out.parquet") == 0
-    told = read_jsonl(tmp_path / "out.parquet.errors.jsonl")
-    assert [(problem["row"], problem["field"]) for problem in told] == [(3, "question"), (4, "context")]
+    reported = read_jsonl(tmp_path / "out.parquet.errors.jsonl")
+    assert [(problem["row"], problem["field"]) for problem in reported] == [(3, "question"), (4, "context")]
 
 
 def test_invalid_utf8_in_parquet(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_predictions_need_ids(tmp_path: Path) -> None:
     assert (problem["row"], problem["field"]) == (2, "id")
 
 
-def test_rows_that_do_not_fit_the_parameters(tmp_path: Path) -> None:
+def test_rows_that_are_invalid_for_the_parameters(tmp_path: Path) -> None:
     long = {**GOOD[1], "question": "Who built it, and when, and where, and why was it built at all?"}
     source = write_jsonl(tmp_path / "in.jsonl", [GOOD[0], long])
     assert bulk(source, tmp_path / "out.jsonl", "--max-seq-len", "16", "--doc-stride", "2") == 0
@@ -186,8 +186,8 @@ def test_invalid_files_and_flags_give_one_sentence(
     (tmp_path / "folder").mkdir()
     before = set(tmp_path.rglob("*"))
     assert bulk(tmp_path / name, tmp_path / output, *flags) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.startswith("qa-onnx: ")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert printed.startswith("qa-onnx: ")
+    assert printed.count("\n") == 1
     assert set(tmp_path.rglob("*")) == before  # neither an output nor a journal

@@ -28,7 +28,7 @@ ROWS = make_rows(70)
 
 
 def answers(rows: Rows, parameters: Parameters | None = None) -> list[Any]:
-    """The engine's answer to each row, as it is written."""
+    """The engine's answer to each row, in the output format."""
     parameters = parameters or Parameters()
     answerer = QuestionAnswerer(load_artifact(MODEL))
     found = answerer.answer([(row["question"], row["context"]) for row in rows], parameters)
@@ -43,7 +43,7 @@ def expected() -> list[Any]:
     return answers(ROWS)
 
 
-def test_json_lines_are_unchanged_but_for_one_more_field(tmp_path: Path, expected: list[Any]) -> None:
+def test_json_lines_are_unchanged_except_for_the_added_field(tmp_path: Path, expected: list[Any]) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", ROWS)
     lines = source.read_text(encoding="utf-8").splitlines()
     lines[3] = lines[3].replace('"weight": 1.5', '"weight" : 1.50e0 ').replace("}", "\t}  ")

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment and resumed writes the output of an uninterrupted run, byte for byte."""
+"""A run that is killed at any time and resumed writes the output of an uninterrupted run, byte for byte."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def test_torn_journals(begun: tuple[Path, Path, Path], tmp_path: Path, damage) -
     assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
 
 
-def test_another_task_is_refused(
+def test_a_journal_of_another_task_is_rejected(
     begun: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, journal, whole = begun
@@ -151,7 +151,7 @@ def test_another_task_is_refused(
 
 
 def test_a_journal_without_outcomes_is_replaced(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    """A run that was killed before its first outcome binds the next one to nothing."""
+    """It does not restrict the parameters of the next run."""
     source, journal, whole = begun
     head = json.loads(journal.read_bytes().splitlines()[0])
     head["parameters"]["top_k"] = 2
@@ -213,9 +213,9 @@ def test_an_input_modified_during_the_run_is_detected(tmp_path: Path) -> None:
         time.sleep(0.001)
     with source.open("a") as file:
         file.write("{}\n")
-    _, said = process.communicate()
+    _, stderr = process.communicate()
     assert process.returncode == 2
-    assert "was changed while it was read" in said
+    assert "was changed while it was read" in stderr
     assert not output.exists()
 
 
@@ -235,8 +235,8 @@ def test_sigint_says_how_to_resume(tmp_path: Path) -> None:
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    _, stderr = process.communicate()
     assert process.returncode == 130
-    assert said == "qa-onnx: interrupted; run the same command to resume.\n"
+    assert stderr == "qa-onnx: interrupted; run the same command to resume.\n"
     assert bulk(source, tmp_path / "out.jsonl") == 0
     assert len(read_jsonl(tmp_path / "out.jsonl")) == count

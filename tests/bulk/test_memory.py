@@ -35,5 +35,5 @@ def test_peak_memory_does_not_grow_with_the_input(tmp_path: Path, kind: str) -> 
             [python, "-c", _PEAK, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
         )
         peaks.append(int(done.stdout.splitlines()[-1]) << 10)
-    assert source.stat().st_size > 35 << 20 or kind == "parquet"  # which is compressed
+    assert source.stat().st_size > 35 << 20 or kind == "parquet"  # Parquet is compressed
     assert peaks[1] - peaks[0] < 16 << 20

@@ -106,8 +106,8 @@ def test_a_killed_worker_changes_nothing(cluster: Cluster, whole: tuple[Path, Pa
             killed = workers[0]
             os.kill(killed, signal.SIGKILL)
         time.sleep(0.01)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
     assert killed
     assert len(seen) == 3  # two and one replacement: each loads the model once
     assert output.read_bytes() == expected.read_bytes()

@@ -1,4 +1,4 @@
-"""What tests with Docker share: a client that can build, and the image of the service."""
+"""Fixtures of the Docker tests: a client with BuildKit, and the image of the service."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Docker:
-    """A client that can build with BuildKit, and an engine behind it."""
+    """A Docker client with BuildKit and a running engine."""
 
     program: str
 
@@ -33,7 +33,7 @@ class Docker:
 
 @pytest.fixture(scope="session")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Docker:
-    # Of several clients on PATH only some may have BuildKit: build nothing with each.
+    # Not every client on PATH may have BuildKit: try a minimal build with each.
     probe = tmp_path_factory.mktemp("probe")
     (probe / "Dockerfile").write_text("FROM scratch\nLABEL probe=1\n")
     for folder in os.get_exec_path():

@@ -62,7 +62,7 @@ def serving(docker: Docker, image: str, port: int, *arguments: str) -> Iterator[
             try:
                 fetch(port, "/health/ready")
                 break
-            except OSError:  # refused, or not ready
+            except OSError:  # connection refused, or not ready
                 assert time.monotonic() < deadline, log(docker, name)
                 assert docker("inspect", "-f", "{{.State.Running}}", name) == "true", log(docker, name)
                 time.sleep(0.5)
@@ -106,7 +106,7 @@ def test_the_reason_for_the_portable_graph_is_logged(
 
 @pytest.mark.parametrize(("model", "tolerance"), [("tiny-fp32", 1e-5), ("tiny-int8", 1e-3)])
 @pytest.mark.timeout(1800)
-def test_golden_questions_are_answered_as_here(
+def test_golden_answers_equal_those_of_the_host(
     docker: Docker, arm64_image: str, free_port: int, model: str, tolerance: float
 ) -> None:
     """Equal offsets; int8 scores within the tolerance of activation rounding."""

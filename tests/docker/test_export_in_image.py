@@ -1,4 +1,4 @@
-"""Builds the image that exports its model on the way; skipped where the wheel of torch is not at hand."""
+"""Builds the image with an export of the model as a build stage; skipped without the wheel of torch."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from tests.docker.conftest import ROOT, Docker
 
 
 def torch_wheel() -> Path:
-    """In the folders that image builds and pip look into."""
+    """The wheel in `wheels/` or PIP_FIND_LINKS; skips if there is none."""
     folders = [ROOT / "wheels", *(Path(word) for word in os.environ.get("PIP_FIND_LINKS", "").split())]
     version = next(
         line.removeprefix("torch==")
@@ -37,13 +37,13 @@ def test_a_hugging_face_folder_is_exported_into_the_image(docker: Docker, tmp_pa
     name = f"qa-test-export:{uuid.uuid4().hex[:8]}"
     docker(
         *("build", "--network", "host", "-t", name, "--build-arg", "MODEL=models/tiny"),
-        # The wheel is there, so that no index is needed.
+        # The wheel is local, so no index is needed.
         *("--build-arg", "TORCH_INDEX=file:///nowhere", "--build-arg", "EXPORT_FLAGS=--precision fp32"),
         str(tmp_path),
     )
     try:
-        told = docker("run", "--rm", "--network", "none", "--read-only", name, "check")
-        assert "fp32 for portable; files intact" in told
+        checked = docker("run", "--rm", "--network", "none", "--read-only", name, "check")
+        assert "fp32 for portable; files intact" in checked
         found = docker(
             *("run", "--rm", "--entrypoint", "python", name, "-c"),
             "import importlib.util as u; print([n for n in ('torch', 'transformers') if u.find_spec(n)])",

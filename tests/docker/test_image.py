@@ -1,4 +1,4 @@
-"""Builds the image and runs it as an operator would; prints the figures, and skips without Docker."""
+"""Builds the image and runs it with production options; prints its sizes; skipped without Docker."""
 
 import json
 import os
@@ -52,7 +52,7 @@ class Container:
         return answer
 
     def pss_bytes(self) -> int:
-        """Memory of every process of the container, shared pages divided among their users."""
+        """Proportional set size (PSS) of all processes of the container."""
         total = 0
         for line in self.docker("top", self.id, "-o", "pid").splitlines()[1:]:
             rollup = Path(f"/proc/{int(line)}/smaps_rollup").read_text()
@@ -63,7 +63,7 @@ class Container:
 @pytest.fixture
 def container(docker: Docker, image: str, free_port: int) -> Iterator[Container]:
     started = time.monotonic()
-    # The host's network, since publishing a port wants packet filters not every engine may set.
+    # The host's network, since publishing a port requires packet filters that not every engine may set.
     name = docker(
         *("run", "-d", "--network", "host", "--read-only", "--cap-drop", "ALL"),
         *("--security-opt", "no-new-privileges", "--pids-limit", "256"),
@@ -94,7 +94,7 @@ def test_works_with_a_read_only_root_as_an_unprivileged_user(docker: Docker, con
     assert docker("exec", container.id, "id", "-u") == user.split(":")[0]
 
 
-def test_figures(docker: Docker, image: str, container: Container) -> None:
+def test_image_size_and_memory(docker: Docker, image: str, container: Container) -> None:
     def size(name: str) -> int:
         return int(docker("image", "inspect", "-f", "{{.Size}}", name))
 
@@ -132,7 +132,7 @@ def test_stops_cleanly(docker: Docker, container: Container) -> None:
     assert docker("inspect", "-f", "{{.State.ExitCode}}", container.id) == "0"
 
 
-def test_refuses_an_altered_model(docker: Docker, image: str, tmp_path: Path) -> None:
+def test_rejects_an_altered_model(docker: Docker, image: str, tmp_path: Path) -> None:
     altered = tmp_path / "model"
     shutil.copytree(ROOT / "models/default", altered)
     with (altered / "model.onnx.data").open("r+b") as file:
@@ -163,7 +163,7 @@ def fetch(port: int, path: str, body: object = None, timeout: float = 60) -> dic
 
 @contextmanager
 def running(docker: Docker, image: str, port: int, *limits: str) -> Iterator[str]:
-    """A container whose port is said by a flag, once it is ready."""
+    """A ready container whose port is set by a flag."""
     name = docker(
         *("run", "-d", "--network", "host", "--read-only", "--user", "12345", *limits, image),
         *("serve", "--host", "127.0.0.1", "--port", str(port)),
@@ -182,7 +182,7 @@ def running(docker: Docker, image: str, port: int, *limits: str) -> Iterator[str
         docker("rm", "-f", name, check=False)
 
 
-def test_a_port_said_by_a_flag_becomes_healthy(docker: Docker, image: str, free_port: int) -> None:
+def test_becomes_healthy_with_a_port_set_by_a_flag(docker: Docker, image: str, free_port: int) -> None:
     with running(docker, image, free_port) as name:
         deadline = time.monotonic() + 60
         while docker("inspect", "-f", "{{.State.Health.Status}}", name) != "healthy":
@@ -218,7 +218,7 @@ def test_256_megabytes_suffice(docker: Docker, image: str, free_port: int) -> No
                         free_port, "/predict", bodies[(number + turn) % (3 if number < 3 else 2)], timeout=120
                     )
                 except urllib.error.HTTPError as error:
-                    if error.code not in (429, 504):  # too much at once is no failure of memory
+                    if error.code not in (429, 504):  # overload is not a memory failure
                         failures.append(str(error))
                 except OSError as error:
                     failures.append(repr(error))
@@ -235,7 +235,7 @@ def test_256_megabytes_suffice(docker: Docker, image: str, free_port: int) -> No
 
 
 def test_an_exported_folder_becomes_an_image_without_torch(docker: Docker, image: str) -> None:
-    """Wherever it lies; its layers but the model's are those of `image`."""
+    """From any folder; all layers except the model's are cached from `image`."""
     name = "qa-test-exported"
     built = subprocess.run(
         ["make", "image", "MODEL=tests/models/tiny-int8", f"IMAGE={name}", "FLAGS=--network host"],

@@ -1,4 +1,4 @@
-"""Runs the image as deploy/kubernetes and compose.yaml say, field by field: there is no cluster here."""
+"""Runs the image with the settings of deploy/kubernetes and compose.yaml, without a cluster."""
 
 import json
 import time
@@ -35,7 +35,7 @@ def bytes_of(quantity: str) -> int:
 def pod(
     request: pytest.FixtureRequest, docker: Docker, image: str, free_port: int
 ) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """A pod's specification, the container that runs by it, and its address."""
+    """A pod's specification, a container with its settings, and the address."""
     spec = pods()[request.param]
     (container,) = spec["containers"]
     limits, user = container["resources"]["limits"], spec["securityContext"]
@@ -47,7 +47,7 @@ def pod(
     options += ["--memory", str(bytes_of(limits["memory"])), "--cpus", limits["cpu"]]
     for variable in container["env"]:
         options += ["-e", f"{variable['name']}={variable['value']}"]
-    # The port is another than the pod's, since the network is this machine's.
+    # Another port than the pod's, since the container uses the host's network.
     options += ["-e", f"QA_PORT={free_port}", "-e", "QA_HOST=127.0.0.1"]
     name = docker("run", "-d", "--network", "host", *options, image)
     try:
@@ -68,7 +68,7 @@ def status(address: str, seconds: float, body: object = None) -> int:
 
 
 def serving(docker: Docker, name: str) -> set[str]:
-    """The ids of the master and the workers; health checks come and go beside them."""
+    """The process ids of the master and the workers, without those of health checks."""
     lines = docker("top", name, "-o", "pid,args").splitlines()[1:]
     return {line.split()[0] for line in lines if " health" not in line}
 
@@ -96,7 +96,7 @@ def test_probes_are_answered_within_the_limits(docker: Docker, pod: tuple[dict[s
     with ThreadPoolExecutor(16) as pool:
         batch = {"inputs": [QUESTION] * 16}
         asked = [pool.submit(status, address + "/predict", 120, batch) for _ in range(16)]
-        failed = 0  # one after the other
+        failed = 0  # consecutive failures
         while not all(future.done() for future in asked):
             try:
                 kinds = ("readinessProbe", "livenessProbe")

@@ -1,6 +1,6 @@
 """Installs the service under systemd, behind nginx, on a machine without a network.
 
-The machine is a container with systemd as PID 1. The tests follow each other on it, as a user's commands do.
+The machine is a container with systemd as PID 1. The tests depend on each other, in this order.
 """
 
 import json
@@ -15,7 +15,7 @@ import pytest
 
 from tests.docker.conftest import ROOT, Docker
 
-# What systemd needs to be PID 1, short of --privileged, which some engines may not give.
+# What systemd requires as PID 1; some engines do not allow --privileged.
 CAPABILITIES = (
     *("SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "SYS_NICE", "SYSLOG", "SYS_BOOT"),
     *("LINUX_IMMUTABLE", "IPC_LOCK", "AUDIT_CONTROL"),
@@ -48,7 +48,7 @@ class Machine:
     id: str
 
     def __call__(self, command: str, status: int = 0) -> str:
-        """Run a command in the bundle's folder; its output, after a look at its exit status."""
+        """Run a command in the bundle's folder; checks its exit status and returns its output."""
         done = subprocess.run(
             [self.docker.program, "exec", "-w", "/root/qa-onnx", self.id, "sh", "-c", command],
             capture_output=True,
@@ -74,7 +74,7 @@ def machine(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             "run", "--rm", "qa-test-systemd", "python3", "-c", "import sys; print(sys.version_info[:2])"
         )
     except AssertionError as error:
-        pytest.skip(f"no machine with systemd can be built here: {error}")
+        pytest.skip(f"the image with systemd cannot be built: {error}")
     wanted = shutil.which("python3.{}".format(re.findall(r"\d+", python)[1])) or "python3"
     made = subprocess.run(
         [ROOT / "deploy/bundle.sh", "--no-compiler", bundle],
@@ -83,7 +83,7 @@ def machine(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         text=True,
     )
     if made.returncode:
-        pytest.skip(f"the wheels cannot be had: {made.stderr[-500:]}")
+        pytest.skip(f"the wheels are not available: {made.stderr[-500:]}")
     name = docker(
         *(
             "run",
@@ -113,7 +113,7 @@ def machine(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 break
             time.sleep(0.5)
         else:
-            pytest.skip(f"systemd does not come up here: {state}")
+            pytest.skip(f"systemd does not start here: {state}")
         yield machine
     finally:
         docker("rm", "-f", name, check=False)
@@ -146,7 +146,7 @@ def test_is_hardened(machine: Machine) -> None:
     table = machine("systemd-analyze security --no-pager qa-onnx.service")
     (exposure,) = re.findall(r"Overall exposure level.*: ([\d.]+)", table)
     print(f"\nsystemd-analyze security: {exposure}")
-    assert float(exposure) < 1.5  # systemd calls this OK; 9.6 is a unit without any of it
+    assert float(exposure) < 1.5  # rated OK by systemd; a unit without hardening has 9.6
 
 
 def test_limits_are_set(machine: Machine) -> None:
@@ -171,7 +171,7 @@ def test_an_upgrade_loses_no_request(machine: Machine) -> None:
     assert set(statuses) == {"200"}
 
 
-def test_a_bad_model_is_refused(machine: Machine) -> None:
+def test_a_corrupt_model_is_rejected(machine: Machine) -> None:
     machine("rm -rf /root/bad; cp -r models/default /root/bad; printf x >> /root/bad/model.onnx.data")
     before = machine("readlink /opt/qa-onnx/model")
     assert "model.onnx.data" in machine("deploy/systemd/upgrade.sh /root/bad", status=2)
@@ -194,7 +194,7 @@ def test_nginx_terminates_tls_for_a_unix_socket(machine: Machine) -> None:
     assert machine(f"curl -s {code} -H 'Host: qa.example.org' http://127.0.0.1/predict") == "308"
     assert machine(f"{curl} {code} https://qa.example.org/metrics") == "200"  # from this machine
     machine("head -c 2500000 /dev/zero > /tmp/large; head -c 4000000 /dev/zero > /tmp/larger")
-    # The service's own message, then nginx's limit.
+    # First the service's error response, then nginx's limit.
     large = machine(
         f"{curl} -H 'Content-Type: application/json' --data-binary @/tmp/large https://qa.example.org/predict"
     )
@@ -217,7 +217,7 @@ def test_keys_are_read_as_a_credential(machine: Machine) -> None:
         f'printf "{unit}" > /etc/systemd/system/bare.service; systemctl daemon-reload; systemctl start bare'
     )
     if "failed" in machine(f"{bare} 2>&1 || echo failed".replace("$CRED", "\\$CRED")):
-        pytest.skip("this kernel or engine does not let systemd hand over credentials, to no unit at all")
+        pytest.skip("this kernel or engine does not support systemd's credentials")
     key = "k" * 40
     machine(
         f"umask 077; echo {key} > /etc/qa-onnx/api-keys; mkdir -p /etc/systemd/system/qa-onnx.service.d;"
