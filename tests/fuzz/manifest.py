@@ -1,4 +1,4 @@
-"""Fuzzing target: any bytes as manifest.json. A folder is read, or refused in one sentence."""
+"""Fuzzing target: arbitrary bytes as manifest.json. The folder loads or is rejected in one sentence."""
 
 import json
 import shutil
@@ -15,17 +15,17 @@ SEEDS = [(TINY / "manifest.json").read_bytes(), (TINY.parent / "tiny-fp32/manife
 
 
 def check(data: bytes) -> None:
-    """Raises for whatever is neither an artifact nor a proper refusal."""
+    """Raises unless `data` gives a valid artifact or a valid ArtifactError."""
     (_FOLDER / "manifest.json").write_bytes(data)
-    refusal = ""
+    message = ""
     try:
         artifact = load_artifact(_FOLDER, verify=False)
     except ArtifactError as error:
-        refusal = error.message
-    if refusal:
-        assert refusal.endswith(".")
-        assert len(refusal) < 1000
-        assert refusal.isprintable()  # no line of its own in a log, no escape sequence
+        message = error.message
+    if message:
+        assert message.endswith(".")
+        assert len(message) < 1000
+        assert message.isprintable()  # no line breaks or escape sequences in a log
         return
     assert 0 < artifact.max_length <= 1 << 17
     assert 0 <= artifact.pad_id <= 1 << 31

@@ -1,4 +1,4 @@
-"""Fuzzing target: any change of a graph with the custom operator. It is refused, or computes something."""
+"""Fuzzing target: mutated graphs with the custom operator. ONNX Runtime rejects or runs them."""
 
 import tempfile
 from contextlib import suppress
@@ -16,7 +16,7 @@ _GRAPH = onnx.load(str(_FILE))
 _MOST_BYTES = 1 << 20  # of one initializer
 _SIZES = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.UINT8: 1, onnx.TensorProto.INT8: 1}
 
-# Changes of ten bytes each: what (attribute, shape, input, type), which one, and a value.
+# Mutations of ten bytes each: what (attribute, shape, input, type), its index, and a value.
 SEEDS = [
     b"",
     *(
@@ -29,7 +29,7 @@ SEEDS = [
 ]
 
 
-def _change(graph: onnx.ModelProto, what: int, index: int, value: int) -> None:
+def _mutate(graph: onnx.ModelProto, what: int, index: int, value: int) -> None:
     node, tensors = graph.graph.node[0], graph.graph.initializer
     attribute, tensor = node.attribute[index % len(node.attribute)], tensors[index % len(tensors)]
     if what == 0 and attribute.type == onnx.AttributeProto.INT:
@@ -43,7 +43,7 @@ def _change(graph: onnx.ModelProto, what: int, index: int, value: int) -> None:
     elif what == 1 and tensor.dims:
         tensor.dims[abs(value >> 32) % len(tensor.dims)] = value & 0xFFFF
         size = int(np.prod(tensor.dims)) * _SIZES[tensor.data_type]
-        if size <= _MOST_BYTES:  # else ONNX Runtime finds too few bytes
+        if size <= _MOST_BYTES:  # otherwise ONNX Runtime rejects the tensor as too short
             tensor.raw_data = tensor.raw_data[:size].ljust(size, b"\x7f")
     elif what == 2:
         node.input[index % len(node.input)] = node.input[value % len(node.input)]
@@ -52,16 +52,16 @@ def _change(graph: onnx.ModelProto, what: int, index: int, value: int) -> None:
 
 
 def check(data: bytes) -> None:
-    """A crash, which ends the process, is what must not be."""
+    """The graph must not crash the process."""
     graph = onnx.ModelProto()
     graph.CopyFrom(_GRAPH)
     for start in range(0, len(data) - 9, 10):
         value = int.from_bytes(data[start + 2 : start + 10], "little", signed=True)
-        _change(graph, data[start] % 4, data[start + 1], value)
+        _mutate(graph, data[start] % 4, data[start + 1], value)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.register_custom_ops_library(str(LIBRARY))
-    with suppress(Exception):  # ONNX Runtime's refusals have no narrower type
+    with suppress(Exception):  # ONNX Runtime's errors have no narrower type
         session = ort.InferenceSession(graph.SerializeToString(), options)
         for tokens in (1, 9):
             ids = (np.arange(tokens, dtype=np.int64) % WORDS)[None]

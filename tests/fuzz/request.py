@@ -1,4 +1,4 @@
-"""Fuzzing target: any bytes as a request's body. It is answered, or refused in its protocol's form."""
+"""Fuzzing target: arbitrary bytes as a request body. The reply is an answer or an error of the protocol."""
 
 import json
 from functools import cache
@@ -52,7 +52,7 @@ def _client() -> Client:
 
 
 def check(data: bytes) -> int:
-    """The status of the reply; raises for whatever is neither answered nor a proper refusal."""
+    """The status of the reply; raises unless it is an answer or a valid error response."""
     path, coding, size = (*data[:3], 0, 0, 0)[:3]
     headers = {"Content-Encoding": _CODINGS[coding % len(_CODINGS)], "Content-Type": "application/json"}
     if size:

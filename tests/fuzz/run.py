@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing: `python -m tests.fuzz.run TARGET [libFuzzer's options]`.
 
-A target is a module of this folder with SEEDS, a list of bytes, and check(data), which raises for what must
-not be. Inputs that led somewhere new stay in build/fuzz/TARGET, where the next run goes on. What it finds
-becomes a test (see test_fuzz.py).
+A target is a module of this folder with SEEDS, a list of bytes, and check(data), which raises on a finding.
+Inputs that reach new code are kept in build/fuzz/TARGET, the corpus of the next run. Findings become tests
+(see test_fuzz.py).
 """
 
 import importlib
@@ -15,7 +15,7 @@ CORPUS = Path(__file__).resolve().parents[2] / "build/fuzz"
 
 
 def main() -> None:
-    """Fuzz until libFuzzer's options end it, or something is found."""
+    """Fuzz until a limit of libFuzzer's options or the first finding."""
     name, options = sys.argv[1], sys.argv[2:]
     with atheris.instrument_imports(include=["service", "json", "tests.fuzz"]):
         target = importlib.import_module(f"tests.fuzz.{name}")

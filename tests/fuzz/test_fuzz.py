@@ -1,4 +1,4 @@
-"""Seconds of fuzzing for each target: changed seeds, and guided by coverage where atheris is."""
+"""Short fuzzing runs of each target: mutated seeds, and coverage-guided if atheris is installed."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ["manifest", "request", "operator"]
 HAS_OPERATOR = choose_graph(load_artifact(DEFAULT_MODEL)).name == KERNEL
 
-# Failed once with something else than a refusal.
+# Earlier findings, which raised something other than ArtifactError.
 FOUND = [
     b"[" * 100_000,  # RecursionError
     b'{"format": 1, "precision": ["int8"]}',
@@ -36,14 +36,14 @@ _VALUES: Any = st.recursive(
 
 
 def paths(value: object, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something is in a JSON document."""
+    """The paths of all values in a JSON document."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [at, *(path for key, item in inner for path in paths(item, (*at, key)))][0 if at else 1 :]
 
 
 @given(st.data())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_a_manifest_with_another_value_somewhere(data: st.DataObject) -> None:
+def test_manifests_with_mutated_values(data: st.DataObject) -> None:
     document: Any = json.loads(data.draw(st.sampled_from(manifest.SEEDS)))
     for path in data.draw(st.lists(st.sampled_from(paths(document)), min_size=1, max_size=3)):
         place = document
@@ -52,14 +52,14 @@ def test_a_manifest_with_another_value_somewhere(data: st.DataObject) -> None:
                 place = place[key]
             place[path[-1]] = data.draw(_VALUES)
         except (KeyError, IndexError, TypeError):
-            continue  # an earlier change took the place away
+            continue  # an earlier mutation removed the path
     manifest.check(json.dumps(document).encode())
 
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_a_manifest_with_other_bytes(data: st.DataObject) -> None:
-    manifest.check(changed(data, manifest.SEEDS))
+def test_manifests_with_mutated_bytes(data: st.DataObject) -> None:
+    manifest.check(mutated(data, manifest.SEEDS))
 
 
 @pytest.mark.parametrize("content", FOUND, ids=range(len(FOUND)))
@@ -67,8 +67,8 @@ def test_earlier_findings(content: bytes) -> None:
     manifest.check(content)
 
 
-def changed(data: st.DataObject, seeds: list[bytes]) -> bytes:
-    """A seed with some bytes in place of others."""
+def mutated(data: st.DataObject, seeds: list[bytes]) -> bytes:
+    """A seed with a slice replaced by random bytes."""
     seed = data.draw(st.sampled_from(seeds))
     start = data.draw(st.integers(0, len(seed)))
     end = data.draw(st.integers(start, min(len(seed), start + 20)))
@@ -77,27 +77,27 @@ def changed(data: st.DataObject, seeds: list[bytes]) -> bytes:
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_a_request_with_other_bytes(data: st.DataObject) -> None:
-    request.check(changed(data, request.SEEDS))
+def test_requests_with_mutated_bytes(data: st.DataObject) -> None:
+    request.check(mutated(data, request.SEEDS))
 
 
 @pytest.mark.parametrize("seed", request.SEEDS, ids=range(len(request.SEEDS)))
-def test_the_requests_that_are_changed_are_right(seed: bytes) -> None:
-    """Or the search would begin far from what is to be searched."""
+def test_seed_requests_are_valid(seed: bytes) -> None:
+    """Otherwise mutations would not reach the code behind the parsers."""
     assert request.check(seed) == (400 if seed[1] else 200)
 
 
 @pytest.mark.skipif(not HAS_OPERATOR, reason="the custom operator is not there, or not for this CPU")
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_a_graph_with_another_node(data: st.DataObject) -> None:
+def test_mutated_graphs(data: st.DataObject) -> None:
     from tests.fuzz import operator
 
-    operator.check(changed(data, operator.SEEDS) + changed(data, operator.SEEDS))
+    operator.check(mutated(data, operator.SEEDS) + mutated(data, operator.SEEDS))
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_guided_by_coverage(target: str) -> None:
+def test_coverage_guided_fuzzing(target: str) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed: `make fuzz` does that, where it has a wheel")
     if target == "operator" and not HAS_OPERATOR:

@@ -1,4 +1,4 @@
-"""Holds the commands that README and docs/ tell: cheap ones run, of others the options are looked up."""
+"""Checks the commands in README and docs/: transcripts are run, options of other commands looked up."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.service.conftest import start as start  # a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# What the operating system has: tried where tests/docker runs them, on machines that are there for it.
+# Programs of the operating system; tests/docker runs them in containers.
 SYSTEM = ("tar", "cd", "systemctl")
 
 
@@ -26,13 +26,13 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of a page's blocks of commands, continued ones joined, comments cut off."""
+    """The commands in a page's code blocks, with continuation lines joined and comments removed."""
     found = []
     for block in blocks(page, ""):
         lines = re.sub(r" \\\n\s*", " ", block).splitlines()
-        if lines[0].startswith("$ "):  # what is typed, and then what is answered
+        if lines[0].startswith("$ "):  # a transcript: a command and its output
             continue
-        if page.name == "architecture.md" or lines[0].startswith("{"):  # a list of files, a body
+        if page.name == "architecture.md" or lines[0].startswith("{"):  # a list of files, or a request body
             continue
         found += [re.sub(r"\s{2,}# .*", "", line).strip() for line in lines]
     return [line for line in found if line and not line.startswith("#")]
@@ -82,31 +82,31 @@ def test_commands_exist(line: str) -> None:
 
 
 def test_transcripts_are_reproducible(start: Start) -> None:
-    """Blocks that begin with a prompt, at a service with the model that comes along."""
+    """Blocks that begin with a prompt, run against a service with the default model."""
     service = start(QA_MODEL=str(ROOT / "models/default"))
     tried = 0
     for page in PAGES:
         for block in blocks(page, ""):
-            if not block.startswith("$ ") or "..." in block:  # "...": left to the reader
+            if not block.startswith("$ ") or "..." in block:  # "..." is a placeholder
                 continue
             block = block.removeprefix("$ ")
-            typed, told = block, ""
+            command, expected = block, ""
             if not block.rstrip().endswith("'"):
-                typed, _, told = block.rstrip().rpartition("\n")
-            typed = typed.replace("localhost:8000", f"127.0.0.1:{service.port}")
-            typed = typed.replace(".venv/bin/python", sys.executable)
+                command, _, expected = block.rstrip().rpartition("\n")
+            command = command.replace("localhost:8000", f"127.0.0.1:{service.port}")
+            command = command.replace(".venv/bin/python", sys.executable)
             done = subprocess.run(
-                ["bash", "-c", typed], cwd=ROOT, capture_output=True, text=True, check=False
+                ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, done.stderr
             answered = done.stdout.strip()
-            if told.startswith("{"):
-                got, wanted = json.loads(answered), json.loads(told)
-                # Another processor rounds its sums otherwise.
+            if expected.startswith("{"):
+                got, wanted = json.loads(answered), json.loads(expected)
+                # Rounding differs between CPUs.
                 assert got.pop("score") == pytest.approx(wanted.pop("score"), abs=0.05)
                 assert got == wanted
-            elif told:
-                assert answered.split("score")[0] == told.split("score")[0]
+            elif expected:
+                assert answered.split("score")[0] == expected.split("score")[0]
             tried += 1
     assert tried >= 3
 
@@ -114,7 +114,7 @@ def test_transcripts_are_reproducible(start: Start) -> None:
 def test_python_of_the_pages_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The snippet of use.md; other pages' have tests of their own."""
+    """The snippet of use.md; those of other pages have their own tests."""
     monkeypatch.chdir(ROOT)
     (snippet,) = blocks(ROOT / "docs/use.md", "python")
     exec(compile(snippet, "docs/use.md", "exec"), {})  # noqa: S102 - our own page

@@ -1,4 +1,4 @@
-"""Runs what the pages in docs/ tell to run: every Python snippet, every bulk command of one machine."""
+"""Runs the Python snippets and the bulk commands of the pages in docs/, except those for Ray."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ def blocks(page: str, language: str) -> list[str]:
 def test_snippets_run(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The models they name are out of reach or not made yet: tiny ones stand in."""
+    """Tiny models replace those that the snippets name."""
     found = blocks("coming-from-transformers.md", "python")
     assert len(found) == 3
     if "from transformers" in found[number]:

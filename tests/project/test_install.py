@@ -1,4 +1,4 @@
-"""Environments are made whatever a caller's pip is configured to do, but from the caller's index."""
+"""Installation ignores the user's pip configuration, except for indexes, proxies and certificates."""
 
 import http.server
 import os
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Each alone makes a plain `pip install` fail, or install something else, or elsewhere.
-BENT = {
+# Each of these makes a plain `pip install` fail, or install something else, or elsewhere.
+INTERFERING = {
     "user": "1",
     "target": "/nowhere/target",
     "prefix": "/nowhere/prefix",
@@ -33,7 +33,7 @@ BENT = {
 
 
 def wheel(folder: Path, name: str) -> Path:
-    """A wheel of one module that holds nothing."""
+    """A wheel of one empty module."""
     folder.mkdir(exist_ok=True)
     info = f"{name}-1.0.dist-info"
     file = folder / f"{name}-1.0-py3-none-any.whl"
@@ -47,7 +47,7 @@ def wheel(folder: Path, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment of these tests' own."""
+    """The interpreter of a new virtual environment."""
     venv = tmp_path_factory.mktemp("install") / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     return venv / "bin/python"
@@ -55,13 +55,13 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """Variables of a user without any pip configuration."""
+    """Environment variables of a user without any pip configuration."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     return own | {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "home/.config")}
 
 
 def install(python: Path, name: str, environment: dict[str, str]) -> None:
-    """Install the package `name`, which is not there yet."""
+    """Install the package `name`, which is not installed yet, and check that it can be imported."""
     find = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
     assert subprocess.run([python, "-c", find], check=False).returncode == 1
     done = subprocess.run(
@@ -77,9 +77,9 @@ def install(python: Path, name: str, environment: dict[str, str]) -> None:
 
 def test_pip_variables_are_ignored(python: Path, home: dict[str, str], tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", "qa_variables")
-    bent = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in BENT.items()}
+    interfering = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in INTERFERING.items()}
     kept = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
-    install(python, "qa_variables", home | bent | kept)
+    install(python, "qa_variables", home | interfering | kept)
 
 
 @pytest.mark.parametrize("section", ["global", "install"])
@@ -87,9 +87,9 @@ def test_pip_configuration_files_are_ignored(
     python: Path, home: dict[str, str], tmp_path: Path, section: str
 ) -> None:
     wheel(tmp_path / "wheels", f"qa_file_{section}")
-    # With these in [global] no pip command works as told, `pip config list` included.
-    bent = {name: value for name, value in BENT.items() if name not in ("python", "isolated")}
-    lines = [f"{name} = {value}" for name, value in bent.items()]
+    # With these in [global] every pip command fails, including `pip config list`.
+    interfering = {name: value for name, value in INTERFERING.items() if name not in ("python", "isolated")}
+    lines = [f"{name} = {value}" for name, value in interfering.items()]
     lines += ["no-index = true", f"find-links = {tmp_path / 'wheels'}"]
     file = tmp_path / "home/.config/pip/pip.conf"
     file.parent.mkdir(parents=True)
@@ -102,7 +102,7 @@ def test_pip_configuration_files_are_ignored(
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    """A company's index over HTTP, and the paths it was asked for."""
+    """A package index over HTTP, and the requested paths."""
     asked: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Holds compose.yaml and deploy/kubernetes to the schemas of those who read them."""
+"""Validates compose.yaml and deploy/kubernetes against the schemas of Kubernetes and Docker Compose."""
 
 import copy
 import json
@@ -16,9 +16,9 @@ from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy/kubernetes"
-# From the oldest that is still supported to the newest that is known.
+# From the oldest supported version to the newest known one.
 VERSIONS = ("1.30", "1.33", kubernetes_validate.latest_version())
-# Kustomize's own, and custom resources, whose schemas are not Kubernetes'.
+# Kinds of Kustomize, and custom resources: Kubernetes has no schemas for them.
 OTHERS = ("Kustomization", "Component", "ServiceMonitor", "InferenceService")
 
 
@@ -39,7 +39,7 @@ def document(name: str) -> dict[str, Any]:
 def test_manifests_are_valid(version: str) -> None:
     checked = 0
     for path, text in documents():
-        if text["kind"] in OTHERS or path == Path("api-keys/keys.yaml"):  # a patch is no whole Deployment
+        if text["kind"] in OTHERS or path == Path("api-keys/keys.yaml"):  # a patch, not a complete Deployment
             continue
         kubernetes_validate.validate(text, version, strict=True)
         checked += 1
@@ -48,7 +48,7 @@ def test_manifests_are_valid(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_predictor_of_kserve_is_a_valid_pod(version: str) -> None:
-    """Beside its own fields a predictor has those of a pod."""
+    """A predictor has the fields of a pod and some of its own."""
     predictor = document("kserve/inferenceservice.yaml")["spec"]["predictor"]
     own = ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")
     spec = {name: value for name, value in predictor.items() if name not in own}
@@ -64,7 +64,7 @@ def test_an_unknown_field_is_detected() -> None:
         kubernetes_validate.validate(broken, VERSIONS[0], strict=True)
 
 
-def test_kustomizations_name_files_that_exist_and_leave_none_out() -> None:
+def test_kustomizations_name_exactly_the_files_of_their_folders() -> None:
     for folder in [KUBERNETES, *(KUBERNETES / name for name in ("monitoring", "api-keys"))]:
         text = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
         named = {*text.get("resources", ()), *(patch["path"] for patch in text.get("patches", ()))}
@@ -105,7 +105,7 @@ def test_kustomize_builds_it_with_all_components(tmp_path: Path) -> None:
     assert monitored.items() <= parts["Service"]["metadata"]["labels"].items()
 
 
-def test_versions_and_times_agree() -> None:
+def test_image_versions_and_grace_periods_agree() -> None:
     (image,) = document("kustomization.yaml")["images"]
     assert image["newTag"] == __version__
     predictor = document("kserve/inferenceservice.yaml")["spec"]["predictor"]
@@ -127,7 +127,7 @@ def test_compose_names_files_that_exist() -> None:
     assert "qa" in compose["services"]
 
 
-def test_docker_compose_reads_it() -> None:
+def test_docker_compose_accepts_the_file() -> None:
     for program in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(program[0]):
             version = subprocess.run([*program, "version"], capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""Holds README and docs/ to the code: settings, parameters, links and files that they name."""
+"""Checks README and docs/ against the code: settings, parameters, links and files that they name."""
 
 import re
 import subprocess
@@ -21,13 +21,13 @@ PAGES = {
 }
 
 
-def test_the_readme_is_short_and_leads_to_every_page() -> None:
+def test_the_readme_is_short_and_links_to_every_page() -> None:
     assert len(README.splitlines()) <= 120
     for page in PAGES:
         assert page == "README.md" or f"]({page})" in README, page
 
 
-def test_the_table_of_settings_is_as_generated() -> None:
+def test_the_table_of_settings_is_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, "deploy/settings_table.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
@@ -44,27 +44,27 @@ def test_documented_settings_exist(page: str) -> None:
 
 @pytest.mark.parametrize("parameter", fields(Parameters), ids=lambda parameter: parameter.name)
 def test_every_parameter_is_documented(parameter) -> None:  # type: ignore[no-untyped-def] # a Field
-    (told,) = re.findall(rf"^\| `{parameter.name}` \| (.*?) \|", PAGES["docs/use.md"], re.MULTILINE)
+    (documented,) = re.findall(rf"^\| `{parameter.name}` \| (.*?) \|", PAGES["docs/use.md"], re.MULTILINE)
     special = {"doc_stride": "128", "null_threshold": "the model's", "scoring": '`"global"`'}
     default = special.get(parameter.name, str(parameter.default).lower())
-    assert told == default
+    assert documented == default
 
 
 def test_every_module_is_documented() -> None:
-    told = PAGES["docs/architecture.md"]
+    documented = PAGES["docs/architecture.md"]
     for file in [*(ROOT / "service").glob("*.py"), *(ROOT / "service/engine").glob("*.py")]:
-        assert file.name == "__init__.py" or f" {file.name} " in told, file
+        assert file.name == "__init__.py" or f" {file.name} " in documented, file
     for file in (ROOT / "export").glob("*.py"):
-        assert file.name in ("__init__.py", "errors.py") or file.name in told, file
+        assert file.name in ("__init__.py", "errors.py") or file.name in documented, file
 
 
-def test_nothing_is_left_to_be_filled_in() -> None:
+def test_no_placeholders_are_left() -> None:
     for text in PAGES.values():
         assert not re.search(r"@[A-Z]+@", text)
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "SECURITY.md", "models/default/README.md"])
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_resolve(page: str) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text(encoding="utf-8")):
         file, _, heading = target.partition("#")
         if target.startswith("http"):

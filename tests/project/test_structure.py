@@ -1,4 +1,4 @@
-"""Holds the structure: one-way imports, small files that say what they own, one reader of settings."""
+"""Checks the structure: one-way imports, small documented files, settings as the only reader of variables."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# A module may import from its own row's modules to the left, and from any row above.
+# A module may import from the modules of its own row and of the rows above.
 LAYERS = [
     ["service", "service.errors"],
     ["service.settings", "service.tracing", "service.process_memory"],
@@ -79,8 +79,8 @@ def dotted(file: Path) -> str:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Every module named by an import statement, wherever in the file; `from a import b` names a.b
-    where that is a module."""
+    """Every module named by an import statement, anywhere in the file; `from a import b` names a.b
+    if that is a module."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -117,7 +117,7 @@ def test_the_service_imports_one_way(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", modules("export"), ids=dotted)
-def test_the_export_side_uses_the_engine_and_no_more(file: Path) -> None:
+def test_export_imports_only_the_engine(file: Path) -> None:
     for name in imports(file):
         if name.partition(".")[0] == "service":
             assert name in ("service", "service.errors") or name.startswith("service.engine"), (
@@ -126,7 +126,7 @@ def test_the_export_side_uses_the_engine_and_no_more(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", modules("service", "export", "benchmarks", "deploy"), ids=dotted)
-def test_files_are_small_and_say_what_they_own(file: Path) -> None:
+def test_files_are_small_and_documented(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 300
     assert not VAGUE & set(file.relative_to(ROOT).with_suffix("").parts)
@@ -152,10 +152,10 @@ def test_only_settings_read_the_environment(file: Path) -> None:
 
 
 def private_names(source: str) -> set[str]:
-    """Underscored names of gunicorn and Werkzeug that this imports, and attributes that are not its own.
+    """Private names that `source` imports from gunicorn, Werkzeug and Flask, and foreign private attributes.
 
-    Types are not followed: an underscored attribute is taken for foreign wherever nothing in the same file
-    defines or assigns that name. Names that double underscores enclose are Python's, and so is os._exit.
+    Types are not resolved: a private attribute counts as foreign unless the same file defines or assigns
+    that name. Dunder names and os._exit are allowed.
     """
     tree = ast.parse(source)
     nodes = list(ast.walk(tree))
@@ -176,7 +176,7 @@ def private_names(source: str) -> set[str]:
 
 
 @pytest.mark.parametrize("file", modules("service"), ids=dotted)
-def test_no_private_name_of_the_web_server_and_framework_is_touched(file: Path) -> None:
+def test_no_private_name_of_the_web_server_and_framework_is_used(file: Path) -> None:
     if WEB & {name.partition(".")[0] for name in imports(file)}:
         assert private_names(file.read_text(encoding="utf-8")) == set()
 

@@ -1,4 +1,4 @@
-"""Holds what `make lint` holds: style, types, and requirements that follow from pyproject.toml."""
+"""The checks of `make lint`: style, types, and pinned requirements that match pyproject.toml."""
 
 import importlib.util
 import json
@@ -28,7 +28,7 @@ def test_types() -> None:
 
 
 def test_the_audit_reads_every_pinned_package() -> None:
-    """All of `make audit` but the question to the network."""
+    """`make audit` without its network requests."""
     command = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "pip-audit" in line)
     flags = command.split("pip-audit", 1)[1].split()
     done = subprocess.run(
@@ -59,7 +59,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_requirements_follow_from_the_project(requirements: ModuleType) -> None:
+def test_pinned_requirements_match_the_project(requirements: ModuleType) -> None:
     assert requirements.faults(ROOT) == []
 
 
@@ -93,7 +93,7 @@ def test_the_installer_rejects_unknown_arguments(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
-def test_the_bill_of_materials_is_what_is_installed(runtime_python: Path) -> None:
+def test_the_sbom_lists_the_installed_packages(runtime_python: Path) -> None:
     done = subprocess.run(
         [sys.executable, "deploy/sbom.py", runtime_python.parents[1], "models/default"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Holds the installed product: a wheel, in an environment of its own, used from outside the checkout."""
+"""The wheel, installed into a new environment and used from outside the checkout."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ CONTEXT = "The bridge was opened in 1931."
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a build reads, nothing compiled yet."""
+    """The files that a build reads, without compiled ones."""
     folder = tmp_path_factory.mktemp("sources")
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -30,7 +30,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(sources: Path, folder: Path, **environment: str) -> Path:
-    """The wheel, built as `pip install .` does but with the setuptools that is here: needs no network."""
+    """Build the wheel like `pip install .`, but with the installed setuptools, so without a network."""
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     line = [*pip, "-w", str(folder), str(sources)]
     done = subprocess.run(line, env=os.environ | environment, capture_output=True, text=True)
@@ -40,7 +40,7 @@ def build(sources: Path, folder: Path, **environment: str) -> Path:
 
 
 class Installed:
-    """An environment with the wheel; the packages it needs are lent by the run-time environment."""
+    """An environment with the wheel; its dependencies come from the run-time environment by a .pth file."""
 
     def __init__(self, folder: Path, wheel: Path, runtime_python: Path) -> None:
         venv.create(folder, with_pip=True)
@@ -54,7 +54,7 @@ class Installed:
         (self.packages / "lent.pth").write_text(lent)
 
     def run(self, program: str, *arguments: str, text: str = "", status: int = 0) -> str:
-        """Its output; the environment of the tests does not reach it."""
+        """Run an installed program without the tests' environment variables; returns its output."""
         line = [str(self._programs / program), *arguments]
         done = subprocess.run(
             line, input=text, cwd=self._elsewhere, env={"PATH": os.defpath}, capture_output=True, text=True
@@ -73,7 +73,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory, runtime_pyt
     return Installed(tmp_path_factory.mktemp("installed") / "env", wheel, runtime_python)
 
 
-def test_the_command_answers_at_once(installed: Installed) -> None:
+def test_the_installed_command_answers(installed: Installed) -> None:
     assert installed.run("qa-onnx", "--help").startswith("usage: qa-onnx ")
     assert "bulk" in installed.run("qa-onnx", "--help")
     question = ("--question", "When was the bridge opened?", "--context-file", "-")
@@ -97,10 +97,10 @@ def test_bulk_works(installed: Installed, tmp_path: Path) -> None:
     assert "1931" in (tmp_path / "out.csv").read_text().splitlines()[1].split(",")[2]
 
 
-def test_without_the_compiled_parts_it_answers_too(installed: Installed) -> None:
+def test_it_works_without_the_compiled_parts(installed: Installed) -> None:
     compiled = list((installed.packages / "service/engine/native").glob("*.so"))
     if not compiled:
-        pytest.skip("there is no C compiler: it was without them all along")
+        pytest.skip("there is no C compiler, so the wheel has no compiled parts")
     for file in compiled:
         file.rename(file.with_suffix(".hidden"))
     try:
@@ -114,11 +114,11 @@ def test_a_missing_model_is_reported(installed: Installed) -> None:
     model = installed.packages / "service/default_model"
     model.rename(model.with_name("hidden"))
     try:
-        said = installed.run("qa-onnx", "check", status=2)
+        output = installed.run("qa-onnx", "check", status=2)
     finally:
         model.with_name("hidden").rename(model)
-    assert said.startswith("qa-onnx: There is no model folder at ")
-    assert said.count("\n") == 1
+    assert output.startswith("qa-onnx: There is no model folder at ")
+    assert output.count("\n") == 1
 
 
 def test_a_wheel_with_compiled_parts_is_for_this_platform(wheel: Path) -> None:
@@ -128,19 +128,19 @@ def test_a_wheel_with_compiled_parts_is_for_this_platform(wheel: Path) -> None:
     assert wheel.name.endswith(f"-py3-none-{platform}.whl")
 
 
-def test_a_wheel_without_is_for_any(sources: Path, tmp_path: Path) -> None:
+def test_a_wheel_without_compiled_parts_is_for_any_platform(sources: Path, tmp_path: Path) -> None:
     wheel = build(sources, tmp_path, CC="no-such-compiler", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
     assert wheel.name.endswith("-py3-none-any.whl")
 
 
-def test_a_wheel_has_nothing_of_an_earlier_build(wheel: Path, sources: Path, tmp_path: Path) -> None:
+def test_a_wheel_has_no_files_of_an_earlier_build(wheel: Path, sources: Path, tmp_path: Path) -> None:
     assert wheel.is_file()  # it was built before, and left its files in build/lib
     assert any(sources.glob("build/lib/service/**/*.py"))
     with zipfile.ZipFile(build(sources, tmp_path, CC="false")) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".so")]
 
 
-def test_the_archive_of_sources_can_be_built_from(sources: Path, tmp_path: Path) -> None:
+def test_a_wheel_can_be_built_from_the_source_distribution(sources: Path, tmp_path: Path) -> None:
     program = (
         "import sys; sys.path.insert(0, 'deploy'); import build_backend as b; b.build_sdist(sys.argv[1])"
     )

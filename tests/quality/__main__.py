@@ -1,4 +1,4 @@
-"""Owns `python -m tests.quality [MODEL]`: the probe set's table for a model card, and each wrong answer."""
+"""`python -m tests.quality [MODEL]`: prints the probe set's table for a model card, and wrong answers."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.quality.probe_set import probe_set
 
 
 def main() -> None:
-    """Ask one model, print what it got right."""
+    """Print a model's accuracy on the probe set."""
     parser = argparse.ArgumentParser(prog="python -m tests.quality", description=main.__doc__)
     parser.add_argument("model", type=Path, nargs="?", default=DEFAULT_MODEL, help="model folder")
     parser.add_argument("--wrong", action="store_true", help="list every wrong answer too")

@@ -1,9 +1,9 @@
-"""Owns what counts as a right answer to a probe, and the table of it; knows no HTTP and no floor.
+"""Scores answers to the probes and formats the results; independent of HTTP and of the required accuracy.
 
-Every probe is asked with `handle_impossible_answer` at the artifact's own threshold, as by a user who wants
-no invented answers. With an answer in the text, the reply is right where it equals an accepted answer or has
-F1 >= 0.8 with one (both after SQuAD's normalisation); without, where it is "no answer". Answerable probes
-are asked once more without the option, which shows how many right answers the threshold costs.
+Every probe is asked with `handle_impossible_answer` at the artifact's own threshold. The answer to an
+answerable probe is right if its F1 with an accepted answer is at least 0.8 (after SQuAD's normalisation),
+that to an unanswerable probe if it is "no answer". Answerable probes are also asked without the option,
+which shows how many right answers the threshold costs.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ LEAST_F1 = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One probe and what the model said; `forced` is its answer without `handle_impossible_answer`."""
+    """A probe and the model's answer; `forced` is its answer without `handle_impossible_answer`."""
 
     probe: Probe
     answer: str
@@ -35,10 +35,10 @@ class Verdict:
 
 
 def is_right(probe: Probe, answer: str) -> bool:
-    """Whether `answer`, "" for none, is as good as an accepted one."""
+    """Whether `answer` ("" for none) matches an accepted one."""
     if not probe.answers:
         return answer == ""
-    return squad.f1(answer, probe.answers) >= LEAST_F1  # an equal one has 1
+    return squad.f1(answer, probe.answers) >= LEAST_F1  # equal texts have 1
 
 
 def judge(answerer: QuestionAnswerer, probes: Sequence[Probe]) -> list[Verdict]:
@@ -53,7 +53,7 @@ def judge(answerer: QuestionAnswerer, probes: Sequence[Probe]) -> list[Verdict]:
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """Markdown for the model card: right of all, by kind of question and by genre of text."""
+    """Markdown for the model card: the share of right answers by kind of question and genre of text."""
     rows = [
         "| | right | answerable | answerable, without the option | unanswerable |",
         "|---|---:|---:|---:|---:|",

@@ -1,4 +1,4 @@
-"""Owns the probe set as data: its texts, questions and accepted answers; knows no model."""
+"""Reads the probe set: texts, questions and accepted answers."""
 
 import tomllib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ FILE = Path(__file__).with_name("probe_set.toml")
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One question about one text; no `answers` where the text does not hold one."""
+    """A question about a text; `answers` is empty if the text does not contain one."""
 
     kind: str
     genre: str
