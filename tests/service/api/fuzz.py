@@ -1,6 +1,6 @@
-"""Asks a running service what its OpenAPI document says can be asked, and much that cannot.
+"""Fuzzes a running service with valid and invalid requests generated from its OpenAPI document.
 
-`python -m tests.service.api.fuzz URL --examples 5000` prints what schemathesis finds; status 0 for nothing.
+`python -m tests.service.api.fuzz URL --examples 5000` prints the findings of schemathesis; status 0 for none.
 """
 
 import argparse
@@ -19,7 +19,7 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run of schemathesis said."""
+    """The result of a run of schemathesis."""
 
     clean: bool
     cases: int
@@ -27,7 +27,7 @@ class Outcome:
 
 
 def fuzz(url: str, examples: int, *flags: str) -> Outcome:
-    """Ask the service at `url` for at least `examples` cases in all."""
+    """Run at least `examples` cases in total against the service at `url`."""
     with urllib.request.urlopen(f"{url}/openapi.json") as response:  # the tests' own server
         paths = json.load(response)["paths"]
     asking = sum("post" in operations for operations in paths.values())
@@ -35,7 +35,7 @@ def fuzz(url: str, examples: int, *flags: str) -> Outcome:
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"]
         command += [f"{url}/openapi.json", "--no-color", "--continue-on-failure", "--request-timeout", "60"]
         command += ["--max-examples", str(-(-examples // asking)), *flags]
-        # It leaves a folder of its own where it is started.
+        # It writes a folder into its working directory.
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -45,7 +45,7 @@ def fuzz(url: str, examples: int, *flags: str) -> Outcome:
 
 
 def main() -> int:
-    """Run it once and print everything."""
+    """Run schemathesis and print its output."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", metavar="URL", help="a running service, http://HOST:PORT")
     parser.add_argument("--examples", type=int, default=5000, help="cases at least (default 5000)")

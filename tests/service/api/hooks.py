@@ -1,6 +1,6 @@
-"""What schemathesis is told beside the document: parameters that contradict each other are no valid request.
+"""Hooks of schemathesis: cases whose parameters contradict each other are dropped.
 
-JSON Schema cannot compare two fields, or a field with the tokens of a question.
+JSON Schema cannot compare two fields, or a field with a question's length in tokens.
 """
 
 import math
@@ -13,7 +13,7 @@ SPECIALS = 4  # special tokens of a window, at most
 
 @schemathesis.hook
 def filter_case(context: Any, case: Any) -> bool:
-    """Keep the cases whose parameters, where they are all of the right type, go together."""
+    """Keep a case unless its parameters have valid types and contradict each other."""
     bodies = case.body if isinstance(case.body, list) else [case.body]
     return not any(contradictory(body) for body in bodies if isinstance(body, dict))
 

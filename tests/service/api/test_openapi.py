@@ -1,4 +1,4 @@
-"""The OpenAPI document: whole, valid, true to what is answered, and shown by a page that needs no network."""
+"""The OpenAPI document: complete, valid, consistent with the responses; and the page that shows it."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def document(everything: Service) -> Any:
     return everything.get("/openapi.json").body
 
 
-def test_every_route_and_every_protocol_is_in_it(document: Any) -> None:
+def test_every_route_and_every_protocol_is_documented(document: Any) -> None:
     assert document["openapi"] == "3.1.0"
     assert {tag["name"] for tag in document["tags"]} == {
         *(protocol.name for protocol in PROTOCOLS),
@@ -48,15 +48,15 @@ def test_every_route_and_every_protocol_is_in_it(document: Any) -> None:
     } <= routes
 
 
-def test_every_parameter_is_in_it_with_its_default(document: Any) -> None:
-    told = document["components"]["schemas"]["Parameters"]["properties"]
+def test_every_parameter_is_documented_with_its_default(document: Any) -> None:
+    documented = document["components"]["schemas"]["Parameters"]["properties"]
     ours = Parameters()
-    assert {name: schema["default"] for name, schema in told.items()} == {
+    assert {name: schema["default"] for name, schema in documented.items()} == {
         name: getattr(ours, name) for name in Parameters.__dataclass_fields__
     }
 
 
-def test_references_lead_somewhere_and_operations_have_names_of_their_own(document: Any) -> None:
+def test_references_resolve_and_operation_ids_are_unique(document: Any) -> None:
     text = json.dumps(document)
     for part in text.split('"$ref": "#/components/schemas/')[1:]:
         assert part.split('"')[0] in document["components"]["schemas"]
@@ -69,7 +69,7 @@ def test_references_lead_somewhere_and_operations_have_names_of_their_own(docume
     )
 
 
-def test_the_limits_are_this_services(start: Start, service: Service) -> None:
+def test_limits_are_those_of_the_settings(start: Start, service: Service) -> None:
     schemas = service.get("/openapi.json").body["components"]["schemas"]
     assert schemas["Parameters"]["properties"]["top_k"]["maximum"] == 5
     assert schemas["Several"]["properties"]["inputs"]["maxItems"] == 4
@@ -95,7 +95,7 @@ def test_schemathesis_finds_nothing(everything: Service) -> None:
 
 
 def test_schemathesis_detects_a_violation(everything: Service) -> None:
-    """A check that cannot hold, so that a silent run is known to have looked."""
+    """An impossible limit of the response time, to show that schemathesis reports violations."""
     outcome = fuzz(everything.url, 7, "--phases", "examples", "--max-response-time", "0.000001")
     assert not outcome.clean
 

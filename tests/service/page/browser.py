@@ -1,4 +1,4 @@
-"""Opens the page in Chromium; `python -m tests.service.page.browser URL FILE` takes a picture of it."""
+"""Opens the page in Chromium; `python -m tests.service.page.browser URL FILE` takes a screenshot."""
 
 import shutil
 import sys
@@ -14,16 +14,16 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser without a window."""
+    """A headless Chromium."""
     with sync_playwright() as playwright:
-        # Its own sandbox needs rights that containers seldom give; it opens nothing but the service's page.
+        # The sandbox needs privileges that containers rarely have; only the service's page is opened.
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
         started.close()
 
 
 class Visit:
-    """One person's visit to the page, with everything the browser complained about."""
+    """A visit to the page in a new browser context, with the errors that the browser reports."""
 
     def __init__(
         self, browser: Browser, url: str, *, width: int = 1200, scheme: Literal["light", "dark"] = "light"
@@ -33,15 +33,15 @@ class Visit:
         )
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.page: Page = context.new_page()
-        self.complaints: list[str] = []
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on(
-            "console", lambda said: self.complaints.append(said.text) if said.type == "error" else None
+            "console", lambda message: self.errors.append(message.text) if message.type == "error" else None
         )
         self.page.goto(url)
 
     def ask(self, question: str, context: str, *, may_decline: bool = False) -> None:
-        """Type both and ask, and wait for the answer or the problem."""
+        """Fill in both fields, submit, and wait for the answer or the error."""
         self.page.set_checked("#decline", may_decline)
         self.page.fill("#context", context)
         self.page.fill("#question", question)
@@ -49,12 +49,12 @@ class Visit:
         self.settle()
 
     def example(self, place: int) -> None:
-        """Press an example, counted from 1."""
+        """Click an example (counted from 1)."""
         self.page.click(f"#examples li:nth-child({place}) button")
         self.settle()
 
     def settle(self) -> None:
-        """Until the service has replied, well or not."""
+        """Wait until the service has replied."""
         expect(self.page.locator("#ask")).to_have_attribute("aria-disabled", "false")
 
     def text(self, selector: str) -> str:
@@ -65,7 +65,7 @@ class Visit:
 
 
 def main() -> None:
-    """Take the README's picture of a running service's page."""
+    """Take the README's screenshot of a running service's page."""
     url, file = sys.argv[1], Path(sys.argv[2])
     with chromium() as browser:
         visit = Visit(browser, url, width=1120)

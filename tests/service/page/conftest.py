@@ -1,4 +1,4 @@
-"""Opens the page of a real service in a real Chromium; skips where there is none."""
+"""Fixtures that open the page of a running service in Chromium; skipped without Chromium."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,13 +25,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def shown(start: Start) -> Service:
-    """A service with the model that comes along."""
+    """A service with the default model."""
     return start(QA_MODEL=str(DEFAULT_MODEL))
 
 
 @pytest.fixture
 def visit(browser: Browser, shown: Service) -> Iterator[Open]:
-    """Open the page; no visit may end with a complaint of the browser that the test did not expect."""
+    """Open the page; fails if the browser reported an error that the test did not clear."""
     visits: list[Visit] = []
 
     def begin(url: str = "", **how: Any) -> Visit:
@@ -40,9 +40,9 @@ def visit(browser: Browser, shown: Service) -> Iterator[Open]:
 
     yield begin
     for each in visits:
-        complaints = [text for text in each.complaints if "Failed to load resource" not in text]
+        errors = [text for text in each.errors if "Failed to load resource" not in text]
         each.close()
-        assert not complaints
+        assert not errors
 
 
 def address(service: Service) -> str:

@@ -1,4 +1,4 @@
-"""The page of the API, in Chromium: every route shown, one asked, axe-core content."""
+"""The API page in Chromium: lists every route, sends a request, passes axe-core."""
 
 import pytest
 from playwright.sync_api import expect
@@ -8,7 +8,7 @@ from tests.service.page.conftest import Open, address, violations
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (320, "dark")])
-def test_the_document_is_shown(visit: Open, shown: Service, width: int, scheme: str) -> None:
+def test_every_route_is_shown(visit: Open, shown: Service, width: int, scheme: str) -> None:
     docs = visit(address(shown) + "docs", width=width, scheme=scheme)
     page = docs.page
     expect(page.locator("#routes")).not_to_have_attribute("aria-busy", "true")
@@ -22,7 +22,7 @@ def test_the_document_is_shown(visit: Open, shown: Service, width: int, scheme: 
         assert page.evaluate("id => document.getElementById(id) !== null", target), target
 
 
-def test_a_question_is_asked_from_the_page(visit: Open, shown: Service) -> None:
+def test_a_request_is_sent_from_the_page(visit: Open, shown: Service) -> None:
     page = visit(address(shown) + "docs").page
     route = page.locator("section section", has=page.locator("h3", has_text="POST /predict"))
     route.get_by_role("button", name="Send").click()

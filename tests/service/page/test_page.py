@@ -1,4 +1,4 @@
-"""The page used as meant: asked, clicked, by keyboard, on a phone, in the dark, checked by axe-core."""
+"""The page in normal use: mouse, keyboard, narrow screens, dark scheme; checked by axe-core."""
 
 import json
 import shlex
@@ -15,13 +15,13 @@ def test_an_answer_is_shown_in_its_text(visit: Open) -> None:
     page = visit()
     page.ask("Who was the architect?", BRIDGE)
     assert page.text("#answer") == "Ida Nyström"
-    assert page.text("#text mark") == "Ida Nyström"  # behind a letter of two UTF-16 units
+    assert page.text("#text mark") == "Ida Nyström"  # after a character of two UTF-16 code units
     assert page.page.text_content("#text") == BRIDGE
     assert page.text("#candidates [aria-pressed=true]").startswith("Ida Nyström")
     assert page.text("#status") == "Answer: Ida Nyström"
 
 
-def test_candidates_are_marked_in_turn_by_mouse_and_keyboard(visit: Open) -> None:
+def test_candidates_are_highlighted_by_mouse_and_keyboard(visit: Open) -> None:
     page = visit()
     page.ask("Who was the architect?", BRIDGE)
     chips = page.page.locator("#candidates button")
@@ -39,7 +39,7 @@ def test_candidates_are_marked_in_turn_by_mouse_and_keyboard(visit: Open) -> Non
         assert "%" in chips.nth(place).locator("small").inner_text()
 
 
-def test_bars_stand_under_the_likely_tokens(visit: Open) -> None:
+def test_likely_tokens_have_probability_bars(visit: Open) -> None:
     page = visit()
     page.ask("When was the bridge opened?", BRIDGE)
     year = page.page.locator("#text .token", has_text="1931")
@@ -62,7 +62,7 @@ def test_the_time_is_split_into_stages(visit: Open) -> None:
     assert "ms in all" in page.text("#total")
 
 
-def test_no_answer_is_an_answer(visit: Open) -> None:
+def test_no_answer_is_shown(visit: Open) -> None:
     page = visit()
     page.ask("How many goals did the visiting team score?", BRIDGE, may_decline=True)
     assert page.text("#answer-kind") == "No answer"
@@ -75,7 +75,7 @@ def test_no_answer_is_an_answer(visit: Open) -> None:
 
 
 @pytest.mark.parametrize("place", [1, 2, 3])
-def test_an_example_is_one_click(visit: Open, place: int) -> None:
+def test_an_example_takes_one_click(visit: Open, place: int) -> None:
     page = visit()
     page.example(place)
     assert page.text("#answer")
@@ -85,7 +85,7 @@ def test_an_example_is_one_click(visit: Open, place: int) -> None:
         expect(page.page.locator("#text mark")).to_be_in_viewport()
 
 
-def test_the_curl_line_asks_the_same(visit: Open) -> None:
+def test_the_curl_command_gives_the_same_answer(visit: Open) -> None:
     page = visit()
     page.ask("Who's the architect?", BRIDGE)
     page.page.click("#copy")
@@ -104,7 +104,7 @@ def test_the_page_shows_the_model(visit: Open) -> None:
     assert "F1" in page.text("#model")
 
 
-def test_a_text_file_is_opened_or_dropped(visit: Open, tmp_path: Path) -> None:
+def test_a_text_file_is_opened_or_dragged_in(visit: Open, tmp_path: Path) -> None:
     page = visit()
     file = tmp_path / "bridge.txt"
     file.write_text(BRIDGE, encoding="utf-8")

@@ -49,7 +49,7 @@ def test_browsers_get_the_page_with_a_strict_policy(service: Service) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_file_is_served_and_sent_again_only_where_it_changed(service: Service, name: str) -> None:
+def test_files_are_served_with_etags(service: Service, name: str) -> None:
     reply = get(service, f"/page/{name}")
     assert reply.status == 200
     assert reply.data == (FOLDER / name).read_bytes()
@@ -62,13 +62,13 @@ def test_nothing_else_of_the_folder_is_served(service: Service, name: str) -> No
     assert get(service, f"/page/{name}").status == 404
 
 
-def test_it_is_small_and_names_no_other_place() -> None:
+def test_the_page_is_small_without_external_or_absolute_urls() -> None:
     texts = {file.name: file.read_text(encoding="utf-8") for file in FOLDER.iterdir() if file.is_file()}
     assert sum(len(text.encode()) for text in texts.values()) < 60_000
     for name, text in texts.items():
         assert not re.search(r"(?:src|href|url\(|from|import)\s*=?\s*[\"'(]?(?:https?:)?//", text), name
         assert not re.search(r"""(?:src|href)=["']/""", text), (
-            f"{name}: an address that no prefix may precede"
+            f"{name}: an absolute path, which ignores a path prefix"
         )
         assert len(text.splitlines()) <= 300 or name == "style.css", name
     assert "style=" not in texts["index.html"]
@@ -88,7 +88,7 @@ def test_the_examples_are_from_the_probe_set_and_one_is_long() -> None:
     assert max(windows) > 1
 
 
-def test_the_parameter_that_the_page_uses(service: Service) -> None:
+def test_token_probabilities_that_the_page_shows(service: Service) -> None:
     item = {"question": "Who wrote it?", "context": "Amelia Hart wrote it in Århus \U0001f9ed in 1902."}
     wanted = {"inputs": item, "parameters": {"token_probabilities": True, "top_k": 2}}
     best, second = service.ask(wanted).body

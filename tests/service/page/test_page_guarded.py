@@ -1,4 +1,4 @@
-"""API keys and other origins as a real browser meets them."""
+"""API keys and cross-origin requests in a real browser."""
 
 import http.server
 import threading
@@ -37,7 +37,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
-    """The origin of a page that is not the service's."""
+    """The origin of a page on another server."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -77,5 +77,5 @@ def test_a_page_of_another_origin_reads_nothing(visit: Open, guarded: Service, o
         f"async (args) => ({ASK})(args).catch((error) => error.name)", [address(guarded), KEY]
     )
     assert outcome == "TypeError"
-    assert any("CORS policy" in complaint for complaint in other.complaints)
-    other.complaints.clear()
+    assert any("CORS policy" in error for error in other.errors)
+    other.errors.clear()

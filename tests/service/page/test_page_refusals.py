@@ -1,4 +1,4 @@
-"""The page where something is missing, refuses, fails or stands between, and what it then says."""
+"""Error states of the page: missing input, error responses, an unreachable service, proxies, API keys."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from playwright.sync_api import Route, expect
 from service.settings import DEFAULT_MODEL
 from tests.service.conftest import Service, Start
 from tests.service.page.conftest import BRIDGE, Open, address, violations
-from tests.service.page.front import KEY, in_front_of
+from tests.service.page.reverse_proxy import KEY, behind_proxy
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_missing_input_is_reported_at_its_field(
 def test_errors_of_the_service_are_shown(visit: Open, start: Start) -> None:
     late = start(QA_MODEL=str(DEFAULT_MODEL), QA_DEADLINE_SECONDS="0.001", QA_MAX_BODY_BYTES="3000")
     page = visit(address(late))
-    page.ask("When was it opened?", BRIDGE * 15)  # more than a millisecond anywhere
+    page.ask("When was it opened?", BRIDGE * 15)  # takes more than a millisecond on any machine
     assert page.text("#problem-kind").startswith("Error 504")
     assert page.text("#problem-title") == "The answer took too long"
     assert page.text("#problem-text")
@@ -80,13 +80,13 @@ def test_errors_of_a_proxy_are_shown(visit: Open, reply: dict[str, Any], kind: s
         expect(page.page.locator("#again")).to_be_disabled()
         assert "s" in page.text("#again")
     page.page.unroute("**/predict")
-    page.page.click("#again")  # waits until it may
+    page.page.click("#again")  # waits until the button is enabled
     page.settle()
     assert page.text("#answer")
 
 
 def test_it_works_behind_a_prefix_and_with_a_key(visit: Open, shown: Service) -> None:
-    with in_front_of(shown) as url:
+    with behind_proxy(shown) as url:
         page = visit(url)
         page.ask("Who was the architect?", BRIDGE)
         assert page.text("#problem-title") == "An API key is needed"

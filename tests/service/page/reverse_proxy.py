@@ -1,4 +1,4 @@
-"""A server in front of the service, as people put one: it adds a path prefix, and asks for a key."""
+"""A reverse proxy in front of the service, with a path prefix and an API key."""
 
 import http.client
 from collections.abc import Iterator
@@ -10,29 +10,31 @@ from tests.service.conftest import Service
 
 PREFIX = "/team/qa"
 KEY = "s3cret"
-_REFUSAL = b'{"error":{"code":"unauthorized","message":"Send your API key as a Bearer token.","field":null}}'
+_UNAUTHORIZED = (
+    b'{"error":{"code":"unauthorized","message":"Send your API key as a Bearer token.","field":null}}'
+)
 
 
 @contextmanager
-def in_front_of(service: Service) -> Iterator[str]:
-    """The page's address behind a front that takes PREFIX off and guards predict and info with KEY."""
+def behind_proxy(service: Service) -> Iterator[str]:
+    """The page's URL behind a proxy that strips PREFIX and requires KEY for predict and info."""
 
-    class Front(BaseHTTPRequestHandler):
+    class ReverseProxy(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._pass_on(None)
+            self._forward(None)
 
         def do_POST(self) -> None:
-            self._pass_on(self.rfile.read(int(self.headers["Content-Length"])))
+            self._forward(self.rfile.read(int(self.headers["Content-Length"])))
 
-        def _pass_on(self, body: bytes | None) -> None:
+        def _forward(self, body: bytes | None) -> None:
             path = self.path.removeprefix(PREFIX)
             guarded = path in ("/predict", "/info")
             if path == self.path:
                 self._reply(404, [("Content-Type", "text/plain")], b"outside the prefix")
             elif guarded and self.headers["Authorization"] != f"Bearer {KEY}":
-                self._reply(401, [("Content-Type", "application/json")], _REFUSAL)
+                self._reply(401, [("Content-Type", "application/json")], _UNAUTHORIZED)
             else:
                 connection = http.client.HTTPConnection(service.host, service.port, timeout=60)
                 headers = {
@@ -56,7 +58,7 @@ def in_front_of(service: Service) -> Iterator[str]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Front)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ReverseProxy)
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
