@@ -1,4 +1,4 @@
-"""Starts the service as a user would, in the run-time environment, and talks HTTP to it."""
+"""Starts the service from the command line in the run-time environment, and sends HTTP requests to it."""
 
 import http.client
 import json
@@ -71,8 +71,8 @@ class Service:
     def get(self, path: str) -> Reply:
         return self.ask(None, method="GET", path=path)
 
-    def figures(self) -> dict[str, float]:
-        """What /metrics says, by name and labels."""
+    def metrics(self) -> dict[str, float]:
+        """The values of /metrics by name and labels."""
         rows = (row.rsplit(" ", 1) for row in self.get("/metrics").data.decode().splitlines())
         return {name: float(value) for name, value in rows if name[0] != "#"}
 
@@ -81,7 +81,7 @@ class Service:
         return [int(pid) for pid in children.read_text().split()]
 
     def await_work(self) -> None:
-        """Until the first worker spends CPU time as only a running model does."""
+        """Wait until the first worker uses CPU time, as inference does."""
 
         def ticks() -> int:
             fields = Path(f"/proc/{self.workers()[0]}/stat").read_text().rsplit(")", 1)[1].split()
@@ -99,7 +99,7 @@ class Service:
 
 
 class Wire:
-    """A connection to a service that sends what it is told, byte by byte, and reads one reply at a time."""
+    """A raw connection to a service: sends bytes unchanged and reads one response at a time."""
 
     def __init__(self, service: Service) -> None:
         self.socket = socket.create_connection((service.host, service.port), timeout=60)
@@ -119,11 +119,11 @@ class Wire:
         return self.receive()
 
     def ended(self) -> bool:
-        """Whether nothing comes any more; waits for the end."""
+        """Whether the service sends nothing more; blocks until it closes the connection."""
         return self._file.read() == b""
 
     def finish(self) -> None:
-        """Send nothing more, but go on reading."""
+        """Shut down the sending direction."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class Wire:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """The environment without any setting but these."""
+    """The environment variables with no settings other than these."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -172,10 +172,10 @@ def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             assert time.monotonic() < deadline, text
             time.sleep(0.02)
         line = next(line for line in text.splitlines() if "Serving " in line)
-        port = line.rstrip('}"').rpartition(":")[2]  # a socket in a file has none
+        port = line.rstrip('}"').rpartition(":")[2]  # a Unix socket has none
         service = Service(process, log, host, int(port) if port.isdigit() else 0)
         if ready:
-            while service.get("/health/ready").status != 200:  # another second where the machine is busy
+            while service.get("/health/ready").status != 200:  # takes a second on a busy machine
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.02)
         return service
@@ -188,13 +188,13 @@ def start(runtime_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session")
 def service(start: Start) -> Service:
-    """One service with small limits, shared by the tests that leave it as it was."""
+    """A service with small limits, shared by tests that do not change it."""
     return start(QA_MAX_BODY_BYTES="20000", QA_MAX_ITEMS="4", QA_MAX_TOP_K="5")
 
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Open connections, which end with the test."""
+    """Open connections that are closed after the test."""
     wires: list[Wire] = []
 
     def begin(service: Service) -> Wire:

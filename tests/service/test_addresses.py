@@ -1,4 +1,4 @@
-"""Where the service listens, in every form of QA_HOST and QA_PORT, and how `health` finds it there."""
+"""Listening addresses: every form of QA_HOST and QA_PORT, systemd sockets, and the `health` command."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ import pytest
 from service import address
 from tests.service.conftest import MODEL, ROOT, Service, Start, environment
 from tests.service.test_predict import ITEM
-from tests.service.test_process import refuse
+from tests.service.test_process import startup_error
 
 PYTHON = ROOT / ".venv/bin/python"
 ACTIVATE = """
@@ -42,20 +42,20 @@ def test_every_form_of_host_is_served(start: Start, host: str) -> None:
 @pytest.mark.parametrize("scheme", ["unix:", "unix://"])
 def test_a_unix_socket_is_served(start: Start, tmp_path: Path, scheme: str) -> None:
     path = tmp_path / "qa.sock"
-    for _ in range(2):  # the second finds the socket of the first, which was killed
+    for _ in range(2):  # the second start finds the socket file of the first, which was killed
         service = start(host=f"{scheme}{path}")
         assert service.ask(ITEM).status == 200
         assert health("--host", f"{scheme}{path}").returncode == 0
         service.process.kill()
         service.process.wait(60)
     service = start(host=f"{scheme}{path}")
-    assert "in use" in refuse(PYTHON, QA_MODEL=str(MODEL), QA_HOST=f"{scheme}{path}")
+    assert "in use" in startup_error(PYTHON, QA_MODEL=str(MODEL), QA_HOST=f"{scheme}{path}")
     assert service.ask(ITEM).status == 200
     assert service.stop() == 0
     assert not path.exists()
 
 
-def test_it_stops_in_order_when_its_socket_file_is_gone(start: Start, tmp_path: Path) -> None:
+def test_it_stops_cleanly_if_its_socket_file_was_removed(start: Start, tmp_path: Path) -> None:
     service = start(host=f"unix:{tmp_path}/qa.sock")
     (tmp_path / "qa.sock").unlink()
     assert service.stop() == 0
@@ -70,20 +70,22 @@ def test_it_stops_in_order_when_its_socket_file_is_gone(start: Start, tmp_path: 
     ],
 )
 def test_unusable_addresses_are_rejected_at_startup(runtime_python: Path, host: str) -> None:
-    assert "QA_HOST" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_HOST=host)
+    assert "QA_HOST" in startup_error(runtime_python, QA_MODEL=str(MODEL), QA_HOST=host)
 
 
 def test_a_file_that_is_not_a_socket_is_kept(runtime_python: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("text")
-    assert "QA_HOST" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_HOST=f"unix:{tmp_path}/precious")
+    assert "QA_HOST" in startup_error(
+        runtime_python, QA_MODEL=str(MODEL), QA_HOST=f"unix:{tmp_path}/precious"
+    )
     assert (tmp_path / "precious").read_text() == "text"
 
 
 def test_health_finds_the_service_of_its_environment(start: Start, free_port: int) -> None:
-    """As a container's health check does, which knows the image's variables but not the flags of `serve`."""
+    """Like a container's health check, which has the image's variables but not the flags of `serve`."""
     settings = {"QA_HOST": "127.0.0.1", "QA_PORT": str(free_port)}
     assert health(**settings).returncode == 1
-    service = start("--host", "localhost", **settings)  # the fixture says --port 0
+    service = start("--host", "localhost", **settings)  # the fixture passes --port 0
     assert service.port != free_port
     assert health(**settings).returncode == 0
     other = health(QA_HOST="127.0.0.1", QA_PORT=str(free_port - 1))
@@ -93,7 +95,7 @@ def test_health_finds_the_service_of_its_environment(start: Start, free_port: in
     assert health(**settings).returncode == 1
 
 
-def test_health_knows_the_port_of_platforms(start: Start) -> None:
+def test_health_uses_the_port_of_platforms(start: Start) -> None:
     service = start()
     assert health(PORT=str(service.port)).returncode == 0
     assert health(PORT="1", QA_PORT=str(service.port)).returncode == 0
@@ -110,7 +112,7 @@ def test_hosts_and_addresses_match() -> None:
 
 
 def test_a_port_can_be_reused_at_once(start: Start) -> None:
-    """A port whose last connections linger is free."""
+    """Connections in TIME_WAIT do not block it."""
     first: Service = start()
     assert first.ask(ITEM).status == 200
     first.stop()
@@ -119,8 +121,8 @@ def test_a_port_can_be_reused_at_once(start: Start) -> None:
 
 
 @pytest.mark.parametrize("count", ["1", "3", "x", ""])
-def test_what_systemd_does_not_pass_is_refused(count: str) -> None:
-    """A pipe, a socket that does not listen, a descriptor that is not open; no number at all."""
+def test_invalid_systemd_sockets_are_rejected(count: str) -> None:
+    """A pipe, a socket that does not listen, a closed descriptor, and invalid counts."""
     read, write = os.pipe()
     idle = socket.socket()
     passed = {"1": read, "3": idle.fileno()}.get(count, read)
@@ -141,7 +143,7 @@ def test_what_systemd_does_not_pass_is_refused(count: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_an_abstract_address_is_told_as_it_can_be_connected_to() -> None:
+def test_an_abstract_unix_socket_has_a_usable_address() -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("\0qa-onnx-test")
         listener.listen()
@@ -151,7 +153,7 @@ def test_an_abstract_address_is_told_as_it_can_be_connected_to() -> None:
 
 
 def test_a_systemd_socket_replaces_host_and_port(free_port: int) -> None:
-    """As a socket unit starts a service: descriptor 3, and two variables."""
+    """As a systemd socket unit starts a service: with descriptor 3 and two variables."""
     settings = {"QA_HOST": "127.0.0.1", "QA_PORT": str(free_port)}
     with socket.create_server(("127.0.0.1", 0)) as listener:
         process = subprocess.Popen(
@@ -166,7 +168,7 @@ def test_a_systemd_socket_replaces_host_and_port(free_port: int) -> None:
             assert connection.getresponse().status == 200
             connection.close()
             deadline = time.monotonic() + 60
-            while health(**settings).returncode:  # which finds it
+            while health(**settings).returncode:  # until it finds the service
                 assert time.monotonic() < deadline
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", free_port))

@@ -1,4 +1,4 @@
-"""Runs the tests of clients with the releases that the development environment cannot hold."""
+"""Runs the tests of clients with releases that conflict with the development environment."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ FOLDER = ROOT / "build/clients"
 
 
 def installed(requirement: str) -> Path:
-    """A folder with that release and its dependencies, for the front of the module search path."""
+    """A folder with that release and its dependencies, to be put first on PYTHONPATH."""
     folder = FOLDER / f"{requirement}-python{sys.version_info.major}.{sys.version_info.minor}"
     if (folder / "complete").exists():
         return folder

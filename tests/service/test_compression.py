@@ -1,4 +1,4 @@
-"""Responses above a size are gzipped for those who accept that, and no others."""
+"""Responses above a minimum size are compressed with gzip if the client accepts it."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ def test_a_long_answer_is_gzipped(service: Service) -> None:
 
 
 @pytest.mark.parametrize("accepted", ["*", "deflate;q=0.5, gzip;q=0.1", "GZIP"])
-def test_gzip_is_accepted_in_many_ways(service: Service, accepted: str) -> None:
+def test_forms_of_accept_encoding_that_allow_gzip(service: Service, accepted: str) -> None:
     assert ask(service, MANY, accepted).headers["Content-Encoding"] == "gzip"
 
 

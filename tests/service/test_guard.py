@@ -1,4 +1,4 @@
-"""Who may ask: API keys from a file that is read again at SIGHUP, and pages of other origins."""
+"""API keys from a file that is reloaded at SIGHUP, and CORS."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from service.guard import Keys, read_keys
 from service.settings import Settings
 from tests.service.conftest import MODEL, Reply, Service, Start
 from tests.service.test_predict import ITEM
-from tests.service.test_process import refuse
+from tests.service.test_process import startup_error
 
 FIRST, SECOND, THIRD = "first-key.0123456789", "second_key~abc==", "third+key/9"
 ORIGIN = "https://pages.example.org"
@@ -43,7 +43,7 @@ def with_key(service: Service, key: str) -> Reply:
 def test_an_api_key_is_required(guarded: Service) -> None:
     for key in (FIRST, SECOND):
         assert with_key(guarded, key).status == 200
-    assert guarded.ask(ITEM, Authorization=f"bearer {FIRST}").status == 200  # schemes have no case
+    assert guarded.ask(ITEM, Authorization=f"bearer {FIRST}").status == 200  # schemes are case-insensitive
     for wrong in (FIRST[:-1], FIRST + "x", FIRST.upper(), "", "# of the web shop", "é"):
         reply = with_key(guarded, wrong)
         assert reply.status == 401
@@ -55,7 +55,7 @@ def test_an_api_key_is_required(guarded: Service) -> None:
         assert reply.headers["WWW-Authenticate"] == 'Bearer realm="qa-onnx"'
 
 
-def test_every_route_but_health_and_the_page_is_guarded(guarded: Service) -> None:
+def test_every_route_except_health_and_the_page_requires_a_key(guarded: Service) -> None:
     opened = {"/", "/docs", "/openapi.json", "/page/script.js", "/docs/script.js"}
     opened |= {"/health/live", "/health/ready", "/health", "/ping", "/v2/health/live", "/v2/health/ready"}
     for path in opened:
@@ -79,13 +79,13 @@ def test_errors_of_other_protocols_have_their_own_shape(guarded: Service) -> Non
     assert "WWW-Authenticate" in reply.headers
 
 
-def test_metrics_are_open_by_choice(start: Start, keys_file: Path) -> None:
+def test_open_metrics_require_no_key(start: Start, keys_file: Path) -> None:
     service = start("--open-metrics", QA_API_KEYS_FILE=str(keys_file))
     assert service.get("/metrics").status == 200
     assert service.get("/info").status == 401
 
 
-def test_keys_are_in_no_log(guarded: Service) -> None:
+def test_keys_are_not_logged(guarded: Service) -> None:
     with_key(guarded, FIRST)
     with_key(guarded, "wrong-key-of-a-client")
     log = guarded.log.read_text()
@@ -94,40 +94,40 @@ def test_keys_are_in_no_log(guarded: Service) -> None:
         assert key not in log
 
 
-def test_the_file_is_read_again_at_sighup(start: Start, tmp_path: Path) -> None:
-    def become(accepted: str, refused: str) -> None:
+def test_keys_are_reloaded_at_sighup(start: Start, tmp_path: Path) -> None:
+    def wait_for(accepted: str, refused: str) -> None:
         deadline = time.monotonic() + 60
         while True:
             try:
                 if [with_key(service, key).status for key in (accepted, refused)] == [200, 401]:
                     return
             except OSError:
-                pass  # the connection was of a worker that ended
+                pass  # the connection belonged to a worker that ended
             assert time.monotonic() < deadline, service.log.read_text()
             time.sleep(0.05)
 
     file = tmp_path / "keys"
     file.write_text(FIRST)
     service = start(QA_API_KEYS_FILE=str(file))
-    become(FIRST, SECOND)
+    wait_for(FIRST, SECOND)
     (before,) = service.workers()
     file.write_text(f"{SECOND}\n{THIRD}")
     assert with_key(service, SECOND).status == 401  # not yet
     os.kill(service.process.pid, signal.SIGHUP)
-    become(SECOND, FIRST)
-    become(THIRD, FIRST)
-    file.write_text("two words\n")  # a file that cannot be used leaves the keys as they were
+    wait_for(SECOND, FIRST)
+    wait_for(THIRD, FIRST)
+    file.write_text("two words\n")  # an invalid file does not change the keys
     os.kill(service.process.pid, signal.SIGHUP)
     deadline = time.monotonic() + 60
     while "line 1 of" not in service.log.read_text() or before in service.workers():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    become(THIRD, FIRST)
+    wait_for(THIRD, FIRST)
     assert "two words" not in service.log.read_text()
     assert service.stop() == 0
 
 
-def test_a_file_of_keys_may_come_from_windows(tmp_path: Path) -> None:
+def test_a_key_file_with_a_byte_order_mark_and_crlf(tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(f"\ufeff{FIRST}\r\n\r\n# of the shop\r\n{SECOND}\r\n".encode())
     keys = read_keys(str(tmp_path / "keys"))
     for key in (FIRST, SECOND):
@@ -137,14 +137,14 @@ def test_a_file_of_keys_may_come_from_windows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "# none\n", "a key\n", "schlüssel\n"])
-def test_a_file_without_usable_keys_stops_the_start(
+def test_a_file_without_valid_keys_prevents_the_startup(
     content: str, tmp_path: Path, runtime_python: Path
 ) -> None:
     file = tmp_path / "keys"
     file.write_text(content)
-    told = refuse(runtime_python, QA_MODEL=str(MODEL), QA_API_KEYS_FILE=str(file))
-    assert str(file) in told
-    assert "a key" not in told
+    message = startup_error(runtime_python, QA_MODEL=str(MODEL), QA_API_KEYS_FILE=str(file))
+    assert str(file) in message
+    assert "a key" not in message
     with pytest.raises(SettingsError):
         read_keys(str(tmp_path / "none"))
 
@@ -179,7 +179,7 @@ def test_allowed_origins(guarded: Service) -> None:
         assert reply.headers["Access-Control-Allow-Origin"] == origin
         assert "Server-Timing" in reply.headers["Access-Control-Expose-Headers"]
         assert "Origin" in reply.headers.get_all("Vary", [])
-    refused = guarded.ask(ITEM, Origin=ORIGIN)  # and they may read why not
+    refused = guarded.ask(ITEM, Origin=ORIGIN)  # error responses are readable, too
     assert refused.status == 401
     assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN
 

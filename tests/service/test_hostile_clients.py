@@ -1,4 +1,4 @@
-"""Clients that ask too much, stall, do not read or do not close cost the others nothing lasting."""
+"""Clients that overload the service, stall, do not read or do not close connections do not block others."""
 
 import json
 import socket
@@ -10,13 +10,13 @@ import pytest
 
 from tests.service.conftest import Connect, Service, Start, Wire
 from tests.service.test_predict import ITEM
-from tests.service.test_refusals import LONG, refused
+from tests.service.test_refusals import LONG, assert_error
 from tests.service.wire import BODY, QUESTION, message
 
 
 @pytest.fixture
 def full(start: Start, connect: Connect) -> tuple[Service, Wire]:
-    """A service whose only place is taken until the test ends, and a connection kept alive before."""
+    """A service whose only slot is occupied until the test ends, and an open keep-alive connection."""
     service = start(QA_MAX_WAITING="0", QA_THREADS="1", QA_MAX_BODY_BYTES="20000000", QA_DRAIN_SECONDS="0")
     wire, busy = connect(service), connect(service)
     assert wire.ask(QUESTION).status == 200
@@ -25,33 +25,33 @@ def full(start: Start, connect: Connect) -> tuple[Service, Wire]:
     return service, wire
 
 
-def test_refusals_keep_the_connection_and_are_counted(full: tuple[Service, Wire]) -> None:
+def test_rejections_keep_the_connection_and_are_counted(full: tuple[Service, Wire]) -> None:
     service, wire = full
-    answered = service.figures()["qa_request_seconds_count"]
+    answered = service.metrics()["qa_request_seconds_count"]
     for _ in range(3):
         reply = wire.ask(QUESTION)
-        refused(reply, 429, "overloaded")
+        assert_error(reply, 429, "overloaded")
         assert reply.headers["Connection"] == "keep-alive"
         assert int(reply.headers["Retry-After"]) >= 1
-    refused(wire.ask(message(BODY, "X-Request-Timeout: 5", line="POST /?x HTTP/1.1")), 429, "overloaded")
-    figures = service.figures()
-    assert figures['qa_requests_total{status="429"}'] == 4
-    assert figures["qa_request_seconds_count"] == answered  # how fast refusals are says nothing
+    assert_error(wire.ask(message(BODY, "X-Request-Timeout: 5", line="POST /?x HTTP/1.1")), 429, "overloaded")
+    metrics = service.metrics()
+    assert metrics['qa_requests_total{status="429"}'] == 4
+    assert metrics["qa_request_seconds_count"] == answered  # rejections are not in the histogram
 
 
 def test_operator_routes_work_under_overload(full: tuple[Service, Wire]) -> None:
-    """Busy is not broken."""
+    """An overloaded service stays live and ready."""
     service, _ = full
     for path in ("/health/live", "/health/ready", "/metrics", "/info"):
         assert service.get(path).status == 200
 
 
 def test_a_rejection_does_not_wait_for_the_body(full: tuple[Service, Wire]) -> None:
-    """It comes before the body does; and what was not read is not taken for the next request."""
+    """It is sent before the body arrives; the unread body is not parsed as the next request."""
     _, wire = full
-    body = QUESTION * 20  # looks like questions
+    body = QUESTION * 20  # looks like requests
     wire.send(message(body, line="POST / HTTP/1.1").removesuffix(body))
-    refused(wire.receive(), 429, "overloaded")
+    assert_error(wire.receive(), 429, "overloaded")
     wire.send(body)
     assert wire.ask(message(b"", line="GET /health/live HTTP/1.1")).body == {"status": "live"}
 
@@ -59,7 +59,7 @@ def test_a_rejection_does_not_wait_for_the_body(full: tuple[Service, Wire]) -> N
 def test_a_long_unread_body_closes_the_connection(full: tuple[Service, Wire]) -> None:
     _, wire = full
     reply = wire.ask(message(BODY.ljust(100_000)))
-    refused(reply, 429, "overloaded")
+    assert_error(reply, 429, "overloaded")
     assert reply.headers["Connection"] == "close"
     assert wire.ended()
 
@@ -72,15 +72,15 @@ def test_a_long_unread_body_closes_the_connection(full: tuple[Service, Wire]) ->
         message(b"", line="POST /predict HTTP/1.0"),
     ],
 )
-def test_questions_of_every_form_are_refused(full: tuple[Service, Wire], request_: bytes) -> None:
+def test_requests_of_every_form_are_rejected(full: tuple[Service, Wire], request_: bytes) -> None:
     _, wire = full
-    refused(wire.ask(request_), 429, "overloaded")
+    assert_error(wire.ask(request_), 429, "overloaded")
 
 
 def test_rejections_of_fragmented_and_pipelined_requests(full: tuple[Service, Wire]) -> None:
     _, wire = full
     wire.send(QUESTION[:40])
-    time.sleep(0.1)  # as a rule the service has seen the first part by then
+    time.sleep(0.1)  # usually enough for the service to read the first part
     assert wire.ask(QUESTION[40:]).status == 429
     wire.send(QUESTION + QUESTION)
     assert [wire.receive().status for _ in range(2)] == [429, 429]
@@ -99,7 +99,7 @@ def test_a_client_that_does_not_read_is_disconnected(start: Start) -> None:
         with suppress(ConnectionError):
             while True:  # ends when the connection has been closed
                 client.sendall(large)
-                time.sleep(0.2)  # so that the first few come alone
+                time.sleep(0.2)  # so that the first few arrive separately
     assert service.get("/health/live").status == 200
 
 
@@ -109,8 +109,8 @@ def test_a_stalled_client_loses_its_slot_and_thread(start: Start, connect: Conne
     stalled = [connect(service) for _ in range(30)]  # more than there are threads
     for number, wire in enumerate(stalled):
         wire.send(QUESTION[: 40 if number % 2 else -5])
-    assert service.ask(ITEM).status == 200  # once those who came first are cut off
-    assert service.workers() == workers  # the event loop was never held up for so long that it seems dead
+    assert service.ask(ITEM).status == 200  # once the first ones have been disconnected
+    assert service.workers() == workers  # the event loop was never blocked as long as the worker timeout
 
 
 def test_an_incomplete_request_takes_no_slot(start: Start, connect: Connect) -> None:
@@ -140,14 +140,14 @@ def test_a_client_that_keeps_the_connection_open_blocks_nobody(start: Start, con
     for wire in slow:
         wire.send(message(b"", "Connection: close", line="GET /health/live HTTP/1.1"))
     assert {wire.receive().status for wire in slow[:5]} == {200}
-    with closing(service.connect(timeout=10)) as patient:  # gunicorn would wait for seconds for each in turn
+    with closing(service.connect(timeout=10)) as patient:  # gunicorn would wait seconds for each in turn
         assert service.ask(None, method="GET", path="/health/live", connection=patient).status == 200
     assert {wire.receive().status for wire in slow[5:]} == {200}
     assert all(wire.ended() for wire in slow)
 
 
-def usual(service: Service, count: int) -> float:
-    """The longest that one of so many questions, each on a connection of its own, took; in seconds."""
+def max_latency(service: Service, count: int) -> float:
+    """The maximum latency of `count` requests on separate connections, in seconds."""
     took = []
     for _ in range(count):
         began = time.monotonic()
@@ -157,9 +157,9 @@ def usual(service: Service, count: int) -> float:
 
 
 def test_idle_and_slow_clients_do_not_delay_others(start: Start, connect: Connect) -> None:
-    """200 connections without a word, 50 that send a byte per second, in head and body."""
+    """200 idle connections, and 50 that send a byte per second of the head or the body."""
     service = start()
-    before = usual(service, 20)
+    before = max_latency(service, 20)
     for _ in range(200):
         connect(service)
     slow = [connect(service) for _ in range(50)]
@@ -170,10 +170,11 @@ def test_idle_and_slow_clients_do_not_delay_others(start: Start, connect: Connec
     for position in range(3):
         for wire in slow:
             wire.send(b" " if wire is slow[0] else head[-4:][position : position + 1] or b" ")
-        meanwhile.append(usual(service, 20))
+        meanwhile.append(max_latency(service, 20))
         time.sleep(1)
     print(f"\nslowest of 20 questions: {before:.3f} s before, {max(meanwhile):.3f} s meanwhile")
-    assert max(meanwhile) < before + 2  # without threads to spare it is the time until the slow are cut off
+    # Without spare threads it is the time until the slow ones are disconnected.
+    assert max(meanwhile) < before + 2
     assert service.get("/health/ready").status == 200
 
 
@@ -182,14 +183,14 @@ def test_idle_and_slow_clients_do_not_delay_others(start: Start, connect: Connec
 )
 def test_huge_and_non_latin_texts_do_not_delay_others(start: Start, text: str) -> None:
     service = start(QA_THREADS="2")
-    before = usual(service, 20)
+    before = max_latency(service, 20)
     replies: list[int] = []
     body = json.dumps({"question": "Where?", "context": text}, ensure_ascii=False).encode()
     asking = threading.Thread(target=lambda: replies.append(service.ask(body).status))
     asking.start()
     meanwhile: list[float] = []
     while asking.is_alive() and len(meanwhile) < 20:
-        meanwhile.append(usual(service, 5))
+        meanwhile.append(max_latency(service, 5))
     asking.join(120)
     print(f"\nslowest: {before:.3f} s before, {max(meanwhile):.3f} s meanwhile")
     assert replies[0] in (200, 422, 504)

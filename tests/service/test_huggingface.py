@@ -1,4 +1,4 @@
-"""Hugging Face's own client, unmodified, in whatever release is installed."""
+"""Hugging Face's client, unmodified, in the installed release."""
 
 import threading
 
@@ -22,7 +22,7 @@ def test_one_answer(service: Service, path: str) -> None:
     )
 
 
-def test_every_parameter_it_has(service: Service) -> None:
+def test_every_parameter_of_the_client(service: Service) -> None:
     parameters = {
         "align_to_words": False,
         "doc_stride": 8,

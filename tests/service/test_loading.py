@@ -1,4 +1,4 @@
-"""A model that loads slowly: alive and not ready, never killed for it, and in nobody's way."""
+"""A model that loads slowly: the service is live but not ready, and no worker times out."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from service.engine.kernel import portable_graph
 from service.settings import DEFAULT_MODEL
 from tests.service.conftest import MODEL, ROOT, Service, Start, environment
 from tests.service.test_predict import ITEM
-from tests.service.test_refusals import refused
+from tests.service.test_refusals import assert_error
 from tests.service.test_stopping import load, lost
 
 PYTHON = ROOT / ".venv/bin/python"
@@ -35,22 +35,22 @@ def test_while_loading_it_is_live_but_not_ready(start: Start) -> None:
     assert service.get("/health/live").status == 200
     (worker,) = service.workers()
     for reply in (service.get("/health/ready"), service.ask(ITEM), service.ask(ITEM, path="/qa/predict")):
-        refused(reply, 503, "not_ready")
+        assert_error(reply, 503, "not_ready")
         assert int(reply.headers["Retry-After"]) >= 1
-    assert service.figures()['qa_requests_total{status="503"}'] == 2
+    assert service.metrics()['qa_requests_total{status="503"}'] == 2
     assert service.get("/ping").body["type"] == "ServiceUnavailableException"  # in every protocol's form
     hub = service.ask(None, method="GET", path="/health", User_Agent="unknown; hf_hub/2.0")
     assert hub.body["estimated_time"] >= 1
     wait_ready(service, 30)
     assert service.ask(ITEM).status == 200
-    figures = service.figures()
-    assert figures['qa_requests_total{status="503"}'] == 2
-    assert figures['qa_requests_total{status="200"}'] == 1
+    metrics = service.metrics()
+    assert metrics['qa_requests_total{status="503"}'] == 2
+    assert metrics['qa_requests_total{status="200"}'] == 1
     assert service.workers() == [worker]
 
 
 def test_loading_may_exceed_the_worker_timeout(start: Start) -> None:
-    """gunicorn takes a worker for dead after 30 s without a sign, and parts of loading allow none."""
+    """gunicorn's worker timeout is 30 s without a heartbeat, and parts of loading block the heartbeat."""
     service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_SECONDS="1", SLOW_START_HOLD_SECONDS="34")
     deadline = time.monotonic() + 90
     while len(workers := service.workers()) != 1:
@@ -65,7 +65,7 @@ def test_loading_may_exceed_the_worker_timeout(start: Start) -> None:
 
 
 def test_onnx_runtime_releases_the_gil_while_loading() -> None:
-    """That is what health checks live on meanwhile; its versions differ in it."""
+    """Health checks during loading depend on it, and it differs between versions."""
     graph = portable_graph(load_artifact(DEFAULT_MODEL), "")
     session._load(graph, 1)  # imports
     turns, loaded = 0, threading.Event()
@@ -80,7 +80,7 @@ def test_onnx_runtime_releases_the_gil_while_loading() -> None:
     counting = threading.Thread(target=count)
     counting.start()
     try:
-        sys.setswitchinterval(1000)  # seconds: from here on only who gives the lock away loses it
+        sys.setswitchinterval(1000)  # seconds: from here on, threads switch only where the GIL is released
         before = turns
         session._load(graph, 1)
         during = turns - before
@@ -109,7 +109,7 @@ def test_it_can_be_stopped_before_listening(number: signal.Signals) -> None:
     )
     assert process.stderr is not None
     assert process.stderr.readline() == b"Waiting for gunicorn\n"
-    # Without a handler of its own the first process of a container would not get it.
+    # PID 1 of a container receives only signals for which it has a handler.
     status = Path(f"/proc/{process.pid}/status").read_text()
     caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
     assert caught >> (number - 1) & 1
@@ -122,7 +122,7 @@ def test_repeated_reloads_are_merged_and_do_not_delay_the_stop(start: Start) -> 
     service = start(PYTHONPATH=SLOW, SLOW_START_SECONDS="7")
     for _ in range(20):
         service.process.send_signal(signal.SIGHUP)
-        time.sleep(0.02)  # else the kernel has them as one
+        time.sleep(0.02)  # otherwise the kernel merges them
     deadline = time.monotonic() + 60
     while "Hang up" not in service.log.read_text():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, asked by NVIDIA's own client, in JSON and binary, and in MLServer's form."""
+"""The Open Inference Protocol with NVIDIA's client, in JSON and binary, and in MLServer's form."""
 
 import json
 from collections.abc import Callable
@@ -153,16 +153,16 @@ def test_the_client_raises_errors(triton: Any) -> None:
         ({"binary_data_size": 9}, b"\x05\0\0\0short", "²"),
     ],
 )
-def test_broken_binary_data_is_refused(service: Service, head: Any, binary: bytes, length: Any) -> None:
+def test_malformed_binary_data_is_rejected(service: Service, head: Any, binary: bytes, length: Any) -> None:
     question = {"name": "question", "shape": [1], "datatype": "BYTES", "parameters": head}
     if not head:
         question["data"] = ["Who?"]
     body = json.dumps({"inputs": [question, tensor("context", "text")]}).encode()
-    told = str(length or len(body)).encode("utf-8").decode("latin-1")  # as header fields travel
+    value = str(length or len(body)).encode("utf-8").decode("latin-1")  # the encoding of header fields
     if length is None:
         reply = service.ask(body + binary, path=INFER)
     else:
-        reply = service.ask(body + binary, path=INFER, Inference_Header_Content_Length=told)
+        reply = service.ask(body + binary, path=INFER, Inference_Header_Content_Length=value)
     assert reply.status in (400, 422), reply.data
     assert isinstance(reply.body["error"], str)
 

@@ -1,4 +1,4 @@
-"""The order of batches on several cores: wide runs, narrow runs and shards of one request."""
+"""Batches on several cores: wide runs (all threads), narrow runs (one thread), shards of one request."""
 
 from functools import partial
 

@@ -1,10 +1,10 @@
-"""Paths behind proxies: a prefix that is not stripped, slashes at the end, and headers that proxies add."""
+"""Paths behind proxies: a prefix that is not stripped, trailing slashes, and headers that proxies add."""
 
 import pytest
 
 from tests.service.conftest import Connect, Service, Start
 from tests.service.test_predict import ITEM
-from tests.service.test_refusals import refused
+from tests.service.test_refusals import assert_error
 from tests.service.wire import BODY, message
 
 
@@ -21,11 +21,11 @@ def test_a_path_prefix_is_optional(prefixed: Service) -> None:
         assert prefixed.get(f"{prefix}/health/ready").status == 200
     assert prefixed.ask(ITEM, path="/answers/qa").status == 200
     for path in ("/answers/predict", "/answers/qapredict", "/answers/qa/answers/qa/predict"):
-        refused(prefixed.ask(ITEM, path=path), 404, "not_found")
+        assert_error(prefixed.ask(ITEM, path=path), 404, "not_found")
 
 
 @pytest.mark.parametrize("path", ["/predict/", "/health/live/", "/health/ready/", "/info/", "/metrics/"])
-def test_a_slash_at_the_end_is_allowed(service: Service, path: str) -> None:
+def test_a_trailing_slash_is_allowed(service: Service, path: str) -> None:
     reply = service.ask(ITEM, path=path) if path == "/predict/" else service.get(path)
     assert reply.status == 200
 
@@ -36,7 +36,7 @@ def test_no_redirects(service: Service) -> None:
 
 
 def test_options_for_the_whole_server(service: Service, prefixed: Service, connect: Connect) -> None:
-    """RFC 9110, 9.3.7: a ping, without a body; and no other method has that target."""
+    """RFC 9110, 9.3.7: the reply has no body; no other method has the target `*`."""
     for server in (service, prefixed):
         wire = connect(server)
         reply = wire.ask(message(b"", line="OPTIONS * HTTP/1.1"))
@@ -45,8 +45,8 @@ def test_options_for_the_whole_server(service: Service, prefixed: Service, conne
         assert reply.headers["X-Request-ID"]
         assert "Content-Length" not in reply.headers
         assert wire.ask(message(BODY)).status == 200
-        refused(wire.ask(message(b"", line="OPTIONS /* HTTP/1.1")), 404, "not_found")
-        refused(wire.ask(message(b"", line="GET * HTTP/1.1")), 400, "bad_request")
+        assert_error(wire.ask(message(b"", line="OPTIONS /* HTTP/1.1")), 404, "not_found")
+        assert_error(wire.ask(message(b"", line="GET * HTTP/1.1")), 400, "bad_request")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "wss", "x, y"])

@@ -1,4 +1,4 @@
-"""Every form of a question over HTTP, and the answers' shapes, from a real server."""
+"""Every form of request to a running server, and the shapes of the answers."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_items_of_a_list_have_their_own_parameters(service: Service) -> None:
     assert replies[1] == replies[0][0]
 
 
-def test_no_answer_is_an_answer(service: Service) -> None:
+def test_no_answer_is_a_valid_result(service: Service) -> None:
     parameters = {"handle_impossible_answer": True, "null_threshold": -1000}
     found = answer(service, ITEM | {"parameters": parameters})
     assert isinstance(found, dict)
@@ -136,6 +136,6 @@ def test_one_connection_serves_many_requests_and_chunked_bodies(service: Service
 
 
 def test_answers_do_not_depend_on_other_items(start: Start, service: Service) -> None:
-    """One thread, small budget: the answers of a list are those of its items alone."""
+    """With one thread and a small token budget, a list has the answers of its items."""
     narrow = start(QA_THREADS="1", QA_TOKEN_BUDGET="16")
     assert narrow.ask([ITEM, OTHER]).body == [service.ask(ITEM).body, service.ask(OTHER).body]

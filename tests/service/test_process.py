@@ -1,4 +1,4 @@
-"""The server as a process: what it tells of itself, how it starts, stops, and survives its workers."""
+"""The server process: startup, /info, logs, metrics, shutdown, and replacement of workers."""
 
 import os
 import shutil
@@ -58,8 +58,8 @@ def test_the_reason_for_the_portable_graph_is_reported(start: Start) -> None:
     service = start(QA_MODEL="models/default", QA_KERNEL="0")
     model = service.get("/info").body["model"]
     assert (model["graph"], model["graph_reason"]) == ("portable", "QA_KERNEL=0 asks for the portable graph.")
-    told = "Serving models/default at"
-    assert told in service.log.read_text()
+    line = "Serving models/default at"
+    assert line in service.log.read_text()
     assert "Loaded the portable graph: QA_KERNEL=0 asks for the portable graph." in service.log.read_text()
 
 
@@ -91,7 +91,7 @@ def test_health_command(service: Service, runtime_python: Path, free_port: int) 
 def test_running_requests_are_answered_before_it_stops(start: Start) -> None:
     service = start(QA_THREADS="1")
     idle = service.connect()
-    service.ask(ITEM, connection=idle)  # an open connection must not hold the end up
+    service.ask(ITEM, connection=idle)  # an idle connection must not delay the stop
     replies: list[Reply] = []
     threads = [threading.Thread(target=lambda: replies.append(service.ask(LONG))) for _ in range(2)]
     for thread in threads:
@@ -109,7 +109,7 @@ def test_running_requests_are_answered_before_it_stops(start: Start) -> None:
 def test_a_killed_worker_is_replaced(start: Start) -> None:
     service = start(QA_WORKERS="2")
     deadline = time.monotonic() + 60
-    while len(first := set(service.workers())) != 2:  # it serves from the first on
+    while len(first := set(service.workers())) != 2:  # it serves as soon as the first is ready
         assert time.monotonic() < deadline
         time.sleep(0.05)
     for pid in first:
@@ -146,7 +146,7 @@ def test_access_log_has_no_texts(start: Start) -> None:
     assert "Rumpelstiltskin" not in log
 
 
-def refuse(python: Path, *flags: str, **settings: str) -> str:
+def startup_error(python: Path, *flags: str, **settings: str) -> str:
     done = subprocess.run(
         [python, "-m", "service", "serve", "--port", "0", *flags],
         cwd=ROOT,
@@ -161,19 +161,19 @@ def refuse(python: Path, *flags: str, **settings: str) -> str:
     return done.stderr
 
 
-def test_start_refuses_in_one_sentence(runtime_python: Path, tmp_path: Path) -> None:
-    assert str(tmp_path / "none") in refuse(runtime_python, QA_MODEL=str(tmp_path / "none"))
+def test_startup_errors_are_one_sentence(runtime_python: Path, tmp_path: Path) -> None:
+    assert str(tmp_path / "none") in startup_error(runtime_python, QA_MODEL=str(tmp_path / "none"))
     altered = tmp_path / "altered"
     shutil.copytree(MODEL, altered)
     with (altered / "model.onnx.data").open("r+b") as file:
         file.truncate(1000)
-    assert str(altered / "model.onnx.data") in refuse(runtime_python, QA_MODEL=str(altered))
-    assert "QA_PROT" in refuse(runtime_python, QA_MODEL=str(MODEL), QA_PROT="1")
-    assert "--threads" in refuse(runtime_python, "--threads", "-1", QA_MODEL=str(MODEL))
+    assert str(altered / "model.onnx.data") in startup_error(runtime_python, QA_MODEL=str(altered))
+    assert "QA_PROT" in startup_error(runtime_python, QA_MODEL=str(MODEL), QA_PROT="1")
+    assert "--threads" in startup_error(runtime_python, "--threads", "-1", QA_MODEL=str(MODEL))
 
 
 def test_a_model_with_an_altered_byte_stops_the_startup(runtime_python: Path, tmp_path: Path) -> None:
-    """That takes reading all of it, which happens while the service is alive but not ready."""
+    """Hashes are verified while the service is live but not ready."""
     altered = tmp_path / "altered"
     shutil.copytree(MODEL, altered)
     data = bytearray((altered / "model.onnx.data").read_bytes())
@@ -197,7 +197,7 @@ def test_a_model_with_an_altered_byte_stops_the_startup(runtime_python: Path, tm
 def test_an_unwritable_log_does_not_stop_the_service(
     runtime_python: Path, free_port: int, log: str, flags: str
 ) -> None:
-    """On a full disk, without a terminal, into a pipe whose reader has gone."""
+    """A full disk, closed streams, a pipe without a reader."""
     command = f"exec {runtime_python} -m service serve --port {free_port} {flags} {log}"
     process = subprocess.Popen(
         ["bash", "-c", command], cwd=ROOT, env=environment(QA_MODEL=str(MODEL)), stderr=subprocess.DEVNULL
@@ -215,7 +215,7 @@ def test_an_unwritable_log_does_not_stop_the_service(
     assert service.stop() == 0
 
 
-def test_a_flag_wins_over_the_environment(start: Start, tmp_path: Path) -> None:
+def test_a_flag_overrides_the_environment(start: Start, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(MODEL, mine)
     service = start("--model", str(mine), QA_MODEL="/nowhere")
@@ -237,11 +237,11 @@ def test_a_port_in_use_is_reported(service: Service, runtime_python: Path) -> No
 
 def test_metrics_include_dead_workers(start: Start) -> None:
     service = start(QA_WORKERS="2")
-    for _ in range(10):  # on connections of their own, so that both workers get some
+    for _ in range(10):  # on separate connections, so that both workers get some
         service.ask(ITEM)
     service.ask({"question": ""})
     assert service.get("/metrics").headers["Content-Type"].startswith("text/plain")
-    before = service.figures()
+    before = service.metrics()
     assert before['qa_requests_total{status="200"}'] == 10
     assert before['qa_requests_total{status="422"}'] == 1
     assert before["qa_questions_total"] == 10
@@ -254,12 +254,12 @@ def test_metrics_include_dead_workers(start: Start) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            after = service.figures()
+            after = service.metrics()
             break
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert after['qa_requests_total{status="200"}'] == 10
-    leftovers = set(Path("/dev/shm").glob("qa-onnx-*"))  # noqa: S108 - where the figures are kept
+    leftovers = set(Path("/dev/shm").glob("qa-onnx-*"))  # noqa: S108 - the folder of the metrics
     service.stop()
     assert len(leftovers - set(Path("/dev/shm").glob("qa-onnx-*"))) == 1  # noqa: S108 - ditto

@@ -1,4 +1,4 @@
-"""The whole table of refusals over HTTP: status, code, field, and that nobody's text comes back."""
+"""Error responses over HTTP: status, code and field, without any text of the request."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ SECRET = "Zanzibar-4711"  # noqa: S105 - a text to look for in replies and logs
 LONG = {"question": "Where?", "context": f"{SECRET} is far away. " * 20_000}
 
 
-def refused(reply: Reply, status: int, code: str, field: str | None = None) -> None:
+def assert_error(reply: Reply, status: int, code: str, field: str | None = None) -> None:
     assert reply.status == status, reply.data
     assert reply.headers["Content-Type"] == "application/json"
     error = reply.body["error"]
@@ -39,7 +39,7 @@ def refused(reply: Reply, status: int, code: str, field: str | None = None) -> N
     ],
 )
 def test_not_json(service: Service, body: bytes) -> None:
-    refused(service.ask(body), 400, "invalid_json")
+    assert_error(service.ask(body), 400, "invalid_json")
 
 
 @pytest.mark.parametrize(
@@ -69,27 +69,27 @@ def test_not_json(service: Service, body: bytes) -> None:
 )
 def test_wrong_fields(service: Service, body: object, field: str | None) -> None:
     data = b"null" if body is None else body
-    refused(service.ask(data), 422, "invalid_input", field)
+    assert_error(service.ask(data), 422, "invalid_input", field)
 
 
 def test_lone_surrogates_are_rejected(service: Service) -> None:
     reply = service.ask(b'{"question": "Q", "context": "' + SECRET.encode() + b'\\ud83d"}')
-    refused(reply, 400, "invalid_json")
+    assert_error(reply, 400, "invalid_json")
 
 
 def test_other_paths_methods_types_and_sizes(service: Service) -> None:
-    refused(service.ask(ITEM, path="/nothing"), 404, "not_found")
+    assert_error(service.ask(ITEM, path="/nothing"), 404, "not_found")
     reply = service.get("/predict")
-    refused(reply, 405, "method_not_allowed")
+    assert_error(reply, 405, "method_not_allowed")
     assert "POST" in reply.headers["Allow"]
-    refused(service.ask(ITEM, Content_Type="text/plain"), 415, "unsupported_media_type")
-    refused(service.ask(LONG), 413, "too_large")
+    assert_error(service.ask(ITEM, Content_Type="text/plain"), 415, "unsupported_media_type")
+    assert_error(service.ask(LONG), 413, "too_large")
     assert service.ask(ITEM).status == 200
 
 
 def test_a_client_that_is_still_sending_gets_the_reply_and_no_reset(service: Service) -> None:
     for _ in range(5):
-        refused(service.ask({"question": "Q", "context": "x" * 20_000_000}), 413, "too_large")
+        assert_error(service.ask({"question": "Q", "context": "x" * 20_000_000}), 413, "too_large")
 
 
 def test_a_chunked_body_is_limited_too(service: Service) -> None:
@@ -97,21 +97,21 @@ def test_a_chunked_body_is_limited_too(service: Service) -> None:
     chunks = iter([b'{"question": "Q", "context": "' + b"x" * 30_000, b'"}'])
     connection.request("POST", "/predict", chunks, {"Content-Type": "application/json"}, encode_chunked=True)
     response = connection.getresponse()
-    refused(Reply(response.status, response.headers, response.read()), 413, "too_large")
+    assert_error(Reply(response.status, response.headers, response.read()), 413, "too_large")
     connection.close()
 
 
 @pytest.mark.parametrize("value", ["", "soon", "0", "-1", "nan", "inf"])
 def test_an_invalid_deadline(service: Service, value: str) -> None:
-    refused(service.ask(ITEM, X_Request_Timeout=value), 422, "invalid_input", "X-Request-Timeout")
+    assert_error(service.ask(ITEM, X_Request_Timeout=value), 422, "invalid_input", "X-Request-Timeout")
 
 
 def test_deadlines(start: Start) -> None:
     service = start(QA_DEADLINE_SECONDS="0.05", QA_THREADS="1")
-    refused(service.ask(LONG), 504, "deadline_exceeded")
-    refused(service.ask(LONG, X_Request_Timeout="60"), 504, "deadline_exceeded")  # the service's wins
+    assert_error(service.ask(LONG), 504, "deadline_exceeded")
+    assert_error(service.ask(LONG, X_Request_Timeout="60"), 504, "deadline_exceeded")  # the minimum applies
     patient = start(QA_THREADS="1")
-    refused(patient.ask(LONG, X_Request_Timeout="0.05"), 504, "deadline_exceeded")
+    assert_error(patient.ask(LONG, X_Request_Timeout="0.05"), 504, "deadline_exceeded")
     assert patient.ask(ITEM, X_Request_Timeout="20").status == 200
 
 
@@ -121,10 +121,10 @@ def test_overload_is_rejected_with_retry_after(start: Start) -> None:
     long = threading.Thread(target=lambda: replies.append(service.ask(LONG)))
     long.start()
     service.await_work()
-    refusal = service.ask(ITEM)
-    refused(refusal, 429, "overloaded")
-    assert int(refusal.headers["Retry-After"]) >= 1
-    assert service.get("/health/ready").status == 200  # busy is not broken
+    reply = service.ask(ITEM)
+    assert_error(reply, 429, "overloaded")
+    assert int(reply.headers["Retry-After"]) >= 1
+    assert service.get("/health/ready").status == 200  # overloaded, but ready
     long.join(60)
     assert replies[0].status == 200
     assert service.ask(ITEM).status == 200
@@ -140,7 +140,7 @@ def test_internal_errors_reveal_nothing(
 
     monkeypatch.setattr(QuestionAnswerer, "infer", broken)
     client = create_app(Settings(), answerer).test_client()
-    for _ in range(3):  # and the model stays free for the next
+    for _ in range(3):  # a failed run releases its slot
         response = client.post("/predict", json=ITEM)
         assert response.status_code == 500
         assert json.loads(response.data)["error"]["code"] == "internal_error"

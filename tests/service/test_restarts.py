@@ -1,4 +1,4 @@
-"""Workers that end before they have loaded: the others go on, the next attempt waits, hopeless ones end."""
+"""Workers that exit while loading: others continue, retries back off, repeated failure ends the service."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def loaded(service: Service) -> int:
     return service.log.read_text().count("Loaded the model")
 
 
-def test_attempts_wait_longer_and_longer() -> None:
+def test_retries_back_off_exponentially() -> None:
     now = 100.0
     restarts = Restarts(lambda: now)
     assert restarts.due
@@ -45,8 +45,8 @@ def test_attempts_wait_longer_and_longer() -> None:
     assert restarts.failed() == 0
 
 
-def test_a_service_whose_workers_never_load_ends(start: Start, tmp_path: Path) -> None:
-    """An orchestrator must see it; a loop without pause would take a CPU from others for ever."""
+def test_a_service_whose_workers_never_load_exits(start: Start, tmp_path: Path) -> None:
+    """An orchestrator must see the failure; retries without back-off would occupy a CPU."""
     (tmp_path / "short").touch()
     service = start(ready=False, PYTHONPATH=SLOW, SLOW_START_KILLED_BY=str(tmp_path / "short"))
     assert service.process.wait(60) == 3
@@ -57,7 +57,7 @@ def test_a_service_whose_workers_never_load_ends(start: Start, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("cause", ["killed", "refused"])
-def test_a_worker_that_cannot_be_replaced_does_not_end_the_others(
+def test_a_worker_that_cannot_be_replaced_does_not_affect_the_others(
     start: Start, tmp_path: Path, cause: str
 ) -> None:
     model, short = tmp_path / "model", tmp_path / "short"
@@ -82,8 +82,8 @@ def test_a_worker_that_cannot_be_replaced_does_not_end_the_others(
     assert service.stop() == 0
 
 
-def test_a_system_that_allows_no_further_worker_does_not_end_the_others(start: Start) -> None:
-    """Here the place to write is blocked; no memory or process for a worker is met in the same way."""
+def test_a_failed_start_of_a_worker_does_not_affect_the_others(start: Start) -> None:
+    """Here the run folder is blocked; a failed fork is handled in the same way."""
     service = start(QA_WORKERS="2")
     wait_until(lambda: loaded(service) == 2, service)
     folder = folder_of(service)
@@ -101,8 +101,8 @@ def test_a_system_that_allows_no_further_worker_does_not_end_the_others(start: S
     assert service.stop() == 0
 
 
-def test_a_folder_that_was_removed_is_made_again(start: Start) -> None:
-    """As systemd's RemoveIPC does with what is in /dev/shm when the user logs out."""
+def test_a_removed_run_folder_is_recreated(start: Start) -> None:
+    """systemd's RemoveIPC removes it from /dev/shm when the user logs out."""
     service = start()
     assert service.ask(ITEM).status == 200
     folder = folder_of(service)
@@ -110,7 +110,7 @@ def test_a_folder_that_was_removed_is_made_again(start: Start) -> None:
     wait_until(lambda: loaded(service) == 2, service)
     wait_until(lambda: len(service.workers()) == 1, service)
     assert service.ask(ITEM).status == 200
-    assert service.figures()['qa_requests_total{status="200"}'] >= 1
+    assert service.metrics()['qa_requests_total{status="200"}'] >= 1
     assert folder_of(service) == folder
     os.kill(service.workers()[0], signal.SIGKILL)
     wait_until(lambda: loaded(service) == 3, service)
@@ -119,8 +119,8 @@ def test_a_folder_that_was_removed_is_made_again(start: Start) -> None:
     assert not folder.exists()
 
 
-def test_no_worker_is_taken_for_dead_after_all_were_suspended(start: Start) -> None:
-    """As with docker pause: nobody gave a sign of life meanwhile."""
+def test_no_worker_times_out_after_a_suspension(start: Start) -> None:
+    """As by docker pause: no heartbeat is written meanwhile."""
     service = start()
     (worker,) = service.workers()
     for pid in (service.process.pid, worker):
@@ -129,10 +129,10 @@ def test_no_worker_is_taken_for_dead_after_all_were_suspended(start: Start) -> N
     (heartbeat,) = [link for link in descriptors if "wgunicorn-" in str(link.readlink())]
     long_ago = time.monotonic() - 300
     os.utime(heartbeat, (long_ago, long_ago))
-    time.sleep(6)  # what the master takes for a suspension
+    time.sleep(6)  # long enough for the master to detect a suspension
     os.kill(service.process.pid, signal.SIGCONT)
     wait_until(lambda: "This process was suspended" in service.log.read_text(), service)
-    time.sleep(2)  # by then it has looked at the worker
+    time.sleep(2)  # by then it has checked the worker
     os.kill(worker, signal.SIGCONT)
     assert service.ask(ITEM).status == 200
     assert service.workers() == [worker]

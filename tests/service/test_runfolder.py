@@ -1,4 +1,4 @@
-"""Places to write that are missing, read-only, full or another's; and what crashes leave behind."""
+"""Run folders: locations that are missing, read-only or full; clean-up after crashes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.service.test_predict import ITEM
 
 CRASHES = int(os.environ.get("CRASHES", "6"))
 MASTER_CRASHES = int(os.environ.get("MASTER_CRASHES", "3"))
-SHM = Path("/dev/shm")  # noqa: S108 - where folders of services are
+SHM = Path("/dev/shm")  # noqa: S108 - the usual location of run folders
 
 
 def places(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
@@ -61,7 +61,7 @@ def test_folders_of_dead_services_are_removed(monkeypatch: pytest.MonkeyPatch, t
 
 
 def isolated(python: Path, mounts: str, *, user: int = 0) -> subprocess.Popen[bytes]:
-    """The service among mounts of its own; skips where that is not allowed."""
+    """The service in a mount namespace; skips where that is not allowed."""
     if not shutil.which("unshare") or not shutil.which("setpriv"):
         pytest.skip("there is no unshare and setpriv")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
@@ -96,7 +96,7 @@ def answers(address: str) -> bool:
 
 @pytest.mark.parametrize("kind", ["read-only", "full"])
 def test_another_folder_replaces_shared_memory(runtime_python: Path, kind: str) -> None:
-    process = isolated(runtime_python, mounted(kind, "/dev/shm"))  # noqa: S108 - the mount's place
+    process = isolated(runtime_python, mounted(kind, "/dev/shm"))  # noqa: S108 - the mount point
     assert process.stdout is not None
     try:
         address = ""
@@ -118,20 +118,20 @@ def test_another_folder_replaces_shared_memory(runtime_python: Path, kind: str) 
 def test_without_a_writable_folder_the_error_lists_them(runtime_python: Path, kind: str) -> None:
     process = isolated(runtime_python, mounted(kind, "/dev/shm", "/tmp", "/var/tmp"))  # noqa: S108 - ditto
     assert process.stdout is not None
-    told = b""
+    output = b""
     for line in process.stdout:
-        told += line
+        output += line
         if b"Serving" in line:
             process.terminate()
     process.communicate()
-    assert process.returncode == 2, told
-    assert told.count(b"\n") == 1, told
-    assert b"/dev/shm (" in told
-    assert b"/tmp (" in told
+    assert process.returncode == 2, output
+    assert output.count(b"\n") == 1, output
+    assert b"/dev/shm (" in output
+    assert b"/tmp (" in output
 
 
 def folder_of(service: Service) -> Path:
-    """Where a running service writes."""
+    """The run folder of a running service."""
     (found,) = (
         file.parent
         for file in SHM.glob("qa-onnx-run-*/address.json")
@@ -141,7 +141,7 @@ def folder_of(service: Service) -> Path:
 
 
 def crash(start: Start, service: Service, kills: int) -> tuple[Service, Sequence[float]]:
-    """Kill the worker so often; what /metrics said of answers in between."""
+    """Kill all workers `kills` times; also returns the number of answers in /metrics before each time."""
     counted = []
     for _ in range(kills):
         deadline = time.monotonic() + 60
@@ -149,7 +149,7 @@ def crash(start: Start, service: Service, kills: int) -> tuple[Service, Sequence
             try:
                 workers = service.workers()
                 if service.ask(ITEM).status == 200:  # 503 while the new worker loads
-                    counted.append(service.figures()['qa_requests_total{status="200"}'])
+                    counted.append(service.metrics()['qa_requests_total{status="200"}'])
                     break
             except (OSError, KeyError):
                 pass
@@ -173,7 +173,7 @@ def test_crashed_workers_leave_few_files_and_lose_no_counts(start: Start, worker
     assert counted == sorted(counted)
     assert counted[-1] == len(counted)
     assert len(list(folder.iterdir())) <= 1 + 4 * int(workers)
-    assert len(list(descriptors.iterdir())) <= before + 2 * int(workers)  # those of workers that came later
+    assert len(list(descriptors.iterdir())) <= before + 2 * int(workers)  # those of later workers
     assert service.stop() == 0
     assert not folder.exists()
 

@@ -90,10 +90,10 @@ def test_queued_tokens_are_limited_except_for_an_idle_model() -> None:
     assert outcome[0].logits == ["a90"]
     assert fits[0].logits == ["c10"]
     session.proceed.release()
-    scheduler.infer(item("d", 100), deadline=200)  # no token is counted any more
+    scheduler.infer(item("d", 100), deadline=200)  # all tokens have been released
 
 
-def test_a_deadline_in_the_queue() -> None:
+def test_a_deadline_passes_in_the_queue() -> None:
     session = Session(Clock(), blocked=True)
     scheduler = make_scheduler(session)
     thread, outcome = in_thread(lambda: scheduler.infer(item("a", 1), deadline=200))
@@ -108,7 +108,7 @@ def test_a_deadline_in_the_queue() -> None:
     assert [call[0].owner for call in session.calls] == ["a", "b"]
 
 
-def test_a_deadline_between_batches() -> None:
+def test_a_deadline_passes_between_batches() -> None:
     session = Session(Clock(), seconds=5.0)
     scheduler = make_scheduler(session, max_waiting_tokens=100_000)
     with pytest.raises(DeadlineExceeded):

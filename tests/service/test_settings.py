@@ -1,4 +1,4 @@
-"""Where settings come from, who wins, and what is refused."""
+"""Sources of settings, their precedence, and invalid values."""
 
 import os
 from pathlib import Path
@@ -9,13 +9,13 @@ from service.errors import SettingsError
 from service.settings import Settings, clear_environment
 
 
-def test_defaults_need_nothing() -> None:
+def test_defaults() -> None:
     settings = Settings.from_env(env={"PATH": "/bin", "OTHER_PORT": "1"})
     assert settings == Settings()
     assert settings.model.parts[-2:] == ("models", "default")
 
 
-def test_flag_wins_over_environment_over_default() -> None:
+def test_precedence_of_flag_environment_and_default() -> None:
     env = {"QA_PORT": "81", "QA_MODEL": "/environment"}
     settings = Settings.from_env({"port": "82", "host": None, "model": None}, env)
     assert (settings.port, settings.model, settings.host) == (82, Path("/environment"), "127.0.0.1")
@@ -23,7 +23,7 @@ def test_flag_wins_over_environment_over_default() -> None:
 
 @pytest.mark.parametrize("name", ["QA", "QA_MODEL", "QA_V2"])
 def test_service_variables_of_kubernetes_and_docker_are_ignored(name: str) -> None:
-    told = {
+    variables = {
         "PORT": "tcp://10.0.0.7:8000",
         "SERVICE_HOST": "10.0.0.7",
         "SERVICE_PORT": "8000",
@@ -36,7 +36,7 @@ def test_service_variables_of_kubernetes_and_docker_are_ignored(name: str) -> No
         "NAME": "/web/qa",
         "ENV_PATH": "/bin",
     }
-    assert Settings.from_env(env={f"{name}_{end}": text for end, text in told.items()}) == Settings()
+    assert Settings.from_env(env={f"{name}_{end}": text for end, text in variables.items()}) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_platforms_port_is_the_fallback() -> None:
 
 
 @pytest.mark.parametrize("text", ["many", "70000", "tcp://10.0.0.7:8000"])
-def test_a_bad_value_of_a_platform_is_told_by_the_name_that_is_set(text: str) -> None:
+def test_an_invalid_platform_port_names_the_variable_that_is_set(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^PORT stands in for QA_PORT \(--port\) is"):
         Settings.from_env(env={"PORT": text})
     with pytest.raises(SettingsError, match=r"^QA_PORT"):
@@ -75,14 +75,14 @@ def test_a_bad_value_of_a_platform_is_told_by_the_name_that_is_set(text: str) ->
         Settings.from_env({"port": "many"}, env={"PORT": "80"})
 
 
-def test_an_env_file_may_come_from_windows() -> None:
+def test_carriage_returns_of_an_env_file_are_stripped() -> None:
     env = {"QA_MODEL": "/model\r", "QA_HOST": "::\r", "QA_ACCESS_LOG": "1\r", "QA_LOG_FORMAT": "json\r"}
     settings = Settings.from_env(env=env | {"PORT": "81\r"})
     assert (settings.model, settings.host, settings.port) == (Path("/model"), "::", 81)
     assert (settings.access_log, settings.log_format) == (True, "json")
 
 
-LEFT_OVER = {
+GUNICORN_VARIABLES = {
     "GUNICORN_PID": "garbage",
     "GUNICORN_FD": "3,4",
     "GUNICORN_CMD_ARGS": "--workers 3 'x",
@@ -94,16 +94,16 @@ LEFT_OVER = {
 
 
 @pytest.mark.parametrize("pid", ["", "x", "1", "999999999999"])
-def test_what_gunicorn_would_read_is_removed(pid: str) -> None:
-    env = LEFT_OVER | {"LISTEN_PID": pid, "LISTEN_FDS": "x", "LISTEN_FDNAMES": "x", "PORT": "80"}
+def test_variables_that_gunicorn_reads_are_removed(pid: str) -> None:
+    env = GUNICORN_VARIABLES | {"LISTEN_PID": pid, "LISTEN_FDS": "x", "LISTEN_FDNAMES": "x", "PORT": "80"}
     clear_environment(env)
     assert env == {"PORT": "80"}
-    clear_environment(env)  # nothing is there
+    clear_environment(env)  # none is set any more
 
 
-def test_sockets_that_systemd_passes_to_this_process_stay() -> None:
+def test_sockets_that_systemd_passes_to_this_process_are_kept() -> None:
     mine = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}
-    env = LEFT_OVER | mine
+    env = GUNICORN_VARIABLES | mine
     clear_environment(env)
     assert env == mine
     with pytest.raises(SettingsError, match="LISTEN_FDS"):

@@ -1,4 +1,4 @@
-"""Signals under load: what stops, what goes on, and that no request which reached a socket is lost."""
+"""Signals under load: stops and reloads lose no request that has reached a socket."""
 
 import hashlib
 import json
@@ -24,10 +24,10 @@ READY = message(b"", line="GET /health/ready HTTP/1.1")
 
 @dataclass
 class Client:
-    """Asks without pause until it is refused a connection; what else it met is in `lost`."""
+    """Sends requests until its connection is refused; all other failures are in `lost`."""
 
     service: Service
-    keep: bool  # one connection for as long as the service keeps it
+    keep: bool  # keep-alive
     stop: threading.Event
     answered: int = 0
     lost: list[str] = field(default_factory=list)
@@ -56,10 +56,10 @@ class Client:
 
 
 @contextmanager
-def load(service: Service, keeping: int, coming: int) -> Iterator[list[Client]]:
-    """So many clients that keep their connections, and that come anew with each question."""
+def load(service: Service, keep_alive: int, reconnecting: int) -> Iterator[list[Client]]:
+    """Run clients that keep their connections alive, and clients that reconnect for each request."""
     stop = threading.Event()
-    clients = [Client(service, number < keeping, stop) for number in range(keeping + coming)]
+    clients = [Client(service, number < keep_alive, stop) for number in range(keep_alive + reconnecting)]
     threads = [threading.Thread(target=client.run) for client in clients]
     for thread in threads:
         thread.start()
@@ -81,7 +81,7 @@ def lost(clients: list[Client]) -> list[str]:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_stopping_under_load_loses_no_request(start: Start, workers: str) -> None:
-    """16 clients on connections kept alive and 8 that come anew see answers, then a refusal to connect."""
+    """16 clients on keep-alive connections and 8 that reconnect get answers, then a refused connection."""
     service = start(QA_WORKERS=workers, QA_MAX_WAITING="100")
     with load(service, 16, 8) as clients:
         assert service.stop() == 0
@@ -95,7 +95,7 @@ def test_connections_are_closed_while_stopping(start: Start, connect: Connect) -
     service = start()
     silent, idle = connect(service), connect(service)
     assert idle.ask(QUESTION).headers["Connection"] == "keep-alive"
-    time.sleep(0.1)  # as a rule the service has both by now
+    time.sleep(0.1)  # usually enough for both to be accepted
     service.process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     reply = idle.ask(READY)
@@ -119,7 +119,7 @@ def test_an_idle_connection_does_not_delay_the_stop(start: Start, connect: Conne
     connect(service)
     began = time.monotonic()
     assert service.stop() == 0
-    assert time.monotonic() - began < 30  # the time that connections in use would have is twice that
+    assert time.monotonic() - began < 30  # connections in use would have twice that time
 
 
 @pytest.fixture
@@ -130,14 +130,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def replace(folder: Path, change: str) -> None:
-    """Put another model in place of the folder's, in the one step that leaves mapped files alone."""
+    """Replace the folder's model by rename, which leaves mapped files intact."""
     new, old = folder.with_name("new"), folder.with_name(f"old{time.monotonic_ns()}")
     shutil.copytree(MODEL, new)
     manifest = new / "manifest.json"
     if change == "altered":
         with (new / "tokenizer.json").open("ab") as file:
             file.write(b" ")
-    elif change == "unloadable":  # all its sums are right
+    elif change == "unloadable":  # all its hashes are right
         (new / "model.onnx").write_bytes(b"no graph")
         facts = json.loads(manifest.read_text())
         facts["files"]["model.onnx"] = {"sha256": hashlib.sha256(b"no graph").hexdigest(), "bytes": 8}
@@ -165,12 +165,12 @@ def test_a_reload_under_load_fails_no_request(start: Start, folder: Path, worker
             assert service.get("/info").body["model"]["label"] == label
             old = set(service.workers())
         before = sum(client.answered for client in clients)
-        figures = service.figures()['qa_requests_total{status="200"}']
+        metrics = service.metrics()['qa_requests_total{status="200"}']
     assert lost(clients) == []
     assert service.stop() == 0
     assert "Traceback" not in service.log.read_text()
     assert "exited with code" not in service.log.read_text()
-    assert figures >= before - 12  # those under way; nothing that the old ones counted is forgotten
+    assert metrics >= before - 12  # requests in flight; the counts of replaced workers are kept
 
 
 @pytest.mark.parametrize("change", ["altered", "unloadable"])
@@ -196,7 +196,7 @@ def test_a_bad_model_is_rejected_and_the_old_one_serves(start: Start, folder: Pa
 
 
 def test_a_later_worker_loads_the_current_model(start: Start, folder: Path) -> None:
-    """Not the new files with the old manifest."""
+    """It does not combine the new files with the old manifest."""
     service = start(QA_MODEL=str(folder))
     replace(folder, "next")
     assert "label" not in service.get("/info").body["model"]
@@ -271,7 +271,7 @@ def test_a_killed_worker_is_replaced_soon(start: Start) -> None:
                 break
         except (OSError, ConnectionError):
             pass
-        assert time.monotonic() - began < 3  # the time that is promised
+        assert time.monotonic() - began < 3  # seconds, the required maximum
         time.sleep(0.02)
     assert service.ask(ITEM).status == 200
 
@@ -286,7 +286,7 @@ def test_workers_exit_if_the_master_is_killed(start: Start) -> None:
     service.process.wait(60)
     began = time.monotonic()
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() - began < 3  # the time that is promised
+        assert time.monotonic() - began < 3  # seconds, the required maximum
         time.sleep(0.02)
-    again = start("--port", str(service.port))  # what was its port is free
+    again = start("--port", str(service.port))  # its port is free
     assert again.port == service.port

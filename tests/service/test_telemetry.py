@@ -1,4 +1,4 @@
-"""Requests as OpenTelemetry spans, sent to a real receiver of OTLP over HTTP on the loopback interface."""
+"""Requests as OpenTelemetry spans, exported to an OTLP receiver over HTTP on the loopback interface."""
 
 import gzip
 import http.server
@@ -15,14 +15,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.service.conftest import MODEL, ROOT, Service, Start, environment
 from tests.service.test_predict import ITEM
-from tests.service.test_process import refuse
+from tests.service.test_process import startup_error
 from tests.service.test_tracing import SECRET, SPAN, TRACE, lines
 
 STAGES = ["tokenize", "queue", "infer", "decode"]
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Takes what a service exports, as a collector would."""
+    """Records exported spans, like a collector."""
 
     def __init__(self) -> None:
         self.requests: list[ExportTraceServiceRequest] = []
@@ -43,7 +43,7 @@ class Receiver(http.server.ThreadingHTTPServer):
         ]
 
     def await_span(self, identity: str) -> Span:
-        """The span of the request with that id, once it and its children are here."""
+        """Wait for the span of the request with that id, and its children."""
         deadline = time.monotonic() + 60
         while True:
             for span in self.spans():
@@ -95,7 +95,7 @@ def traced(start: Start, receiver: Receiver) -> Service:
     )
 
 
-def test_a_request_is_a_span_with_its_stages_inside(traced: Service, receiver: Receiver) -> None:
+def test_a_request_is_a_span_with_its_stages_as_children(traced: Service, receiver: Receiver) -> None:
     before = time.time_ns()
     traced.ask(SECRET, X_Request_ID="one", traceparent=f"00-{TRACE}-{SPAN}-01", tracestate="vendor=x")
     after = time.time_ns()
@@ -105,14 +105,14 @@ def test_a_request_is_a_span_with_its_stages_inside(traced: Service, receiver: R
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, SPAN)
     assert span.trace_state == "vendor=x"
     assert before <= span.start_time_unix_nano <= span.end_time_unix_nano <= after
-    told = attributes(span)
-    assert told["http.request.method"] == "POST"
-    assert told["http.route"] == "/predict"
-    assert told["http.response.status_code"] == 200
-    assert told["qa.model"] == MODEL.name
-    assert told["qa.questions"] == 1
-    assert isinstance(told["qa.tokens"], int)
-    assert told["qa.tokens"] > 5
+    received = attributes(span)
+    assert received["http.request.method"] == "POST"
+    assert received["http.route"] == "/predict"
+    assert received["http.response.status_code"] == 200
+    assert received["qa.model"] == MODEL.name
+    assert received["qa.questions"] == 1
+    assert isinstance(received["qa.tokens"], int)
+    assert received["qa.tokens"] > 5
     stages = [child for child in receiver.spans() if child.parent_span_id == span.span_id]
     assert [child.name for child in stages] == STAGES
     edges = [span.start_time_unix_nano]
@@ -134,24 +134,24 @@ def test_the_log_names_the_span(traced: Service, receiver: Receiver) -> None:
 
 def test_failures_have_spans_too(traced: Service, receiver: Receiver) -> None:
     traced.ask({"question": "Rumpelstiltskin"}, X_Request_ID="fault")
-    told = attributes(receiver.await_span("fault"))
-    assert told["http.response.status_code"] == 422
-    assert told["error.type"] == "invalid_input"
-    assert "qa.tokens" not in told
+    received = attributes(receiver.await_span("fault"))
+    assert received["http.response.status_code"] == 422
+    assert received["error.type"] == "invalid_input"
+    assert "qa.tokens" not in received
     traced.ask(None, method="GET", path="/Rumpelstiltskin", X_Request_ID="lost")
     span = receiver.await_span("lost")
     assert span.name == "GET"
     assert "http.route" not in attributes(span)
 
 
-def test_a_caller_that_does_not_sample_is_followed(traced: Service, receiver: Receiver) -> None:
+def test_the_sampling_decision_of_the_caller_is_respected(traced: Service, receiver: Receiver) -> None:
     traced.ask(ITEM, X_Request_ID="unsampled", traceparent=f"00-{TRACE}-{SPAN}-00")
     traced.ask(ITEM, X_Request_ID="sampled", traceparent=f"00-{TRACE}-{SPAN}-01")
     receiver.await_span("sampled")
     assert "unsampled" not in [attributes(span).get("qa.request_id") for span in receiver.spans()]
 
 
-def test_no_text_of_the_users_is_sent(traced: Service, receiver: Receiver) -> None:
+def test_spans_have_no_text_of_the_request(traced: Service, receiver: Receiver) -> None:
     traced.ask(SECRET, X_Request_ID="secret")
     receiver.await_span("secret")
     assert "rumpelstiltskin" not in str(receiver.requests).lower()
@@ -161,9 +161,9 @@ def test_resource_attributes(traced: Service, receiver: Receiver) -> None:
     traced.ask(ITEM, X_Request_ID="resource")
     receiver.await_span("resource")
     resource = receiver.requests[0].resource_spans[0].resource
-    told = {attribute.key: attribute.value.string_value for attribute in resource.attributes}
-    assert told["service.name"] == "qa-onnx"
-    assert told["deployment.environment.name"] == "test"
+    received = {attribute.key: attribute.value.string_value for attribute in resource.attributes}
+    assert received["service.name"] == "qa-onnx"
+    assert received["deployment.environment.name"] == "test"
 
 
 def test_pending_spans_are_exported_before_exit(start: Start, receiver: Receiver) -> None:
@@ -176,8 +176,8 @@ def test_pending_spans_are_exported_before_exit(start: Start, receiver: Receiver
     service.ask(ITEM, X_Request_ID="last")
     assert service.stop() == 0
     receiver.await_span("last")
-    told = [request.resource_spans[0].resource for request in receiver.requests]
-    assert any("mine" in str(resource) for resource in told)
+    received = [request.resource_spans[0].resource for request in receiver.requests]
+    assert any("mine" in str(resource) for resource in received)
 
 
 def test_a_missing_receiver_does_not_affect_requests(start: Start, free_port: int) -> None:
@@ -188,11 +188,11 @@ def test_a_missing_receiver_does_not_affect_requests(start: Start, free_port: in
 
 
 def test_without_the_extra_the_error_says_what_to_install(runtime_python: Path) -> None:
-    told = refuse(runtime_python, QA_MODEL=str(MODEL), QA_OTLP_ENDPOINT="http://127.0.0.1:4318")
-    assert "qa-onnx[otel]" in told
+    received = startup_error(runtime_python, QA_MODEL=str(MODEL), QA_OTLP_ENDPOINT="http://127.0.0.1:4318")
+    assert "qa-onnx[otel]" in received
 
 
-def test_nothing_of_it_is_imported_without_the_setting() -> None:
+def test_opentelemetry_is_not_imported_without_the_setting() -> None:
     program = f"""
 import sys
 from pathlib import Path

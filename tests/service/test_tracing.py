@@ -1,4 +1,4 @@
-"""What is told of a request: its id, its trace, and one line of the log without a text of the user's."""
+"""Request ids, trace contexts, and log lines without text of the request."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SECRET = {"question": "Who is Rumpelstiltskin?", "context": "Nobody knows Rumpelstiltskin."}
 
 
-def test_an_id_comes_back_as_it_was_sent(service: Service) -> None:
+def test_a_valid_id_is_returned_unchanged(service: Service) -> None:
     for sent in ("a", "req-0815", "x" * 128, 'with "quotes", and spaces'):
         assert service.ask(ITEM, X_Request_ID=sent).headers.get_all("X-Request-ID") == [sent]
 
@@ -44,7 +44,7 @@ def test_an_id_cannot_split_a_header(service: Service, connect: Connect) -> None
     ("header", "flags"),
     [(f"00-{TRACE}-{SPAN}-01", 1), (f"00-{TRACE}-{SPAN}-00", 0), (f"cc-{TRACE}-{SPAN}-03-more", 3)],
 )
-def test_a_trace_context_is_read(header: str, flags: int) -> None:
+def test_a_trace_context_is_parsed(header: str, flags: int) -> None:
     assert parse_traceparent(header, "a=b") == TraceContext(TRACE, SPAN, flags, "a=b")
 
 
@@ -125,7 +125,7 @@ def test_failures_and_other_routes_have_a_line_too(logging_service: Service) -> 
     assert line_of(logging_service, "pattern")["route"] == "/v2/models/<model>"
 
 
-def test_all_lines_are_json_without_a_text_of_the_users(logging_service: Service) -> None:
+def test_all_lines_are_json_without_text_of_the_request(logging_service: Service) -> None:
     for body in (
         SECRET,
         {"Rumpelstiltskin": 1},
@@ -139,7 +139,7 @@ def test_all_lines_are_json_without_a_text_of_the_users(logging_service: Service
     assert "rumpelstiltskin" not in logging_service.log.read_text().lower()
 
 
-def test_the_log_in_text_names_the_id(start: Start) -> None:
+def test_the_text_log_has_the_id(start: Start) -> None:
     service = start("--access-log")
     service.ask(SECRET, X_Request_ID="mine-too")
     service.stop()

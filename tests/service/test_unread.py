@@ -1,4 +1,4 @@
-"""A request that is not read whole gets one reply, which says that the connection ends, and then it does."""
+"""A request that is not fully read gets one reply with `Connection: close`, and the connection is closed."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def sent(body: bytes, line: str = "POST /predict HTTP/1.1", length: str = CHUNKE
         (sent(b"5\r\nabcdefg\r\n0\r\n\r\n"), 400),
         (sent(WHOLE.removesuffix(b"\r\n") + b"a b: c\r\n\r\n"), 400),
         (sent(LARGE), 413),
-        # The application never looks at these bodies.
+        # The application does not read these bodies.
         (sent(b"zz\r\n", "POST /nothing HTTP/1.1"), 404),
         (sent(b"zz\r\n", "PUT /predict HTTP/1.1"), 405),
         (sent(b"zz\r\n", "GET /health/live HTTP/1.1"), 200),
@@ -33,11 +33,11 @@ def sent(body: bytes, line: str = "POST /predict HTTP/1.1", length: str = CHUNKE
         (sent(BODY, length="Content-Length: 100000"), 413),
     ],
 )
-def test_what_is_not_read_whole_ends_the_connection(
+def test_an_unread_body_closes_the_connection(
     service: Service, connect: Connect, request_: bytes, status: int
 ) -> None:
     wire = connect(service)
-    wire.send(request_ + LIVE)  # which must not be answered: where it begins is unknown
+    wire.send(request_ + LIVE)  # must not be answered, since its start is unknown
     reply = wire.receive()
     assert (reply.status, reply.headers["Connection"]) == (status, "close")
     wire.finish()
@@ -45,9 +45,7 @@ def test_what_is_not_read_whole_ends_the_connection(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/nothing"])
-def test_a_client_that_ends_in_its_body_is_told_that_the_connection_ends(
-    service: Service, connect: Connect, path: str
-) -> None:
+def test_a_truncated_body_closes_the_connection(service: Service, connect: Connect, path: str) -> None:
     for body in (message(BODY, line=f"POST {path} HTTP/1.1")[:-5], sent(WHOLE, f"POST {path} HTTP/1.1")[:-5]):
         wire = connect(service)
         wire.send(body)

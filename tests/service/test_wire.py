@@ -1,4 +1,4 @@
-"""Requests in every form that HTTP allows are answered right, and the others refused, byte by byte."""
+"""HTTP at the byte level: valid requests in every form are answered, invalid ones are rejected."""
 
 import json
 import signal
@@ -40,7 +40,7 @@ def wire(service: Service, connect: Connect) -> Wire:
         (b"{}", "", 422),
     ],
 )
-def test_every_question_keeps_the_connection(
+def test_requests_keep_the_connection(
     wire: Wire, target: str, content_type: str, body: bytes, more: str, status: int
 ) -> None:
     reply = wire.ask(message(body, more, line=f"POST {target} HTTP/1.1", content_type=content_type))
@@ -60,7 +60,7 @@ def test_every_question_keeps_the_connection(
         QUESTION.replace(b"Content-", b"cONTENT-").replace(b"Host: ", b"host:\t "),
     ],
 )
-def test_what_usual_clients_send_is_answered(wire: Wire, request_: bytes) -> None:
+def test_requests_of_common_clients_are_answered(wire: Wire, request_: bytes) -> None:
     assert [wire.ask(request_).status for _ in range(2)] == [200, 200]
 
 
@@ -116,10 +116,10 @@ def test_what_usual_clients_send_is_answered(wire: Wire, request_: bytes) -> Non
         (message(BODY, "Expect: tea"), 417),
     ],
 )
-def test_what_is_unusual_is_answered_or_refused(wire: Wire, request_: bytes, status: int) -> None:
+def test_unusual_requests_are_answered_or_rejected(wire: Wire, request_: bytes, status: int) -> None:
     reply = wire.ask(request_)
     assert reply.status == status
-    if reply.headers["Connection"] == "keep-alive":  # then what comes next must be understood
+    if reply.headers["Connection"] == "keep-alive":  # then the next request must be parsed correctly
         assert wire.ask(QUESTION).status == 200
     else:
         assert wire.ended()
@@ -148,27 +148,27 @@ def test_pipelined_requests_are_answered_in_order(wire: Wire, service: Service) 
 
 
 def test_bytes_buffered_by_the_parser_are_used_first(service: Service, connect: Connect) -> None:
-    """A body that looks like a question, half in gunicorn's buffer, is no question."""
+    """A body that looks like a request, half in gunicorn's buffer, is not parsed as one."""
     wire = connect(service)
     rest = message(QUESTION, line="POST /nothing HTTP/1.1")
     first = message(b"", line="GET /health/live HTTP/1.1")
-    padding = 8192 - len(first) - (len(rest) - len(QUESTION)) - len("X: \r\n")  # what gunicorn reads at once
+    padding = 8192 - len(first) - (len(rest) - len(QUESTION)) - len("X: \r\n")  # gunicorn's read size
     wire.send(message(b"", f"X: {padding * 'x'}", line="GET /health/live HTTP/1.1") + rest)
     assert [wire.receive().status for _ in range(2)] == [200, 404]
-    assert wire.ask(message(b"", line="GET /info HTTP/1.1")).status == 200  # and no answer comes in between
+    assert wire.ask(message(b"", line="GET /info HTTP/1.1")).status == 200  # without another reply before it
 
 
 @pytest.mark.parametrize("cut", [1, 30, len(QUESTION) - len(BODY), len(QUESTION) - 1])
 def test_fragmented_requests(wire: Wire, cut: int) -> None:
     whole = wire.ask(QUESTION)
     wire.send(QUESTION[:cut])
-    time.sleep(0.05)  # as a rule the service has seen the first part by then
+    time.sleep(0.05)  # usually enough for the service to read the first part
     reply = wire.ask(QUESTION[cut:])
     assert reply.data == whole.data
     assert wire.ask(QUESTION).status == 200
 
 
-def test_the_limit_of_bodies_holds(wire: Wire, service: Service) -> None:
+def test_the_body_size_is_limited(wire: Wire, service: Service) -> None:
     limit = service.get("/info").body["limits"]["max_body_bytes"]
     largest = wire.ask(message(BODY.ljust(limit)))
     assert largest.status == 200
@@ -182,7 +182,7 @@ def test_a_body_larger_than_one_read_is_answered(start: Start, connect: Connect)
         assert wire.ask(message(BODY.ljust(size))).status == 200
 
 
-def test_with_an_access_log_every_request_has_its_line(start: Start, connect: Connect) -> None:
+def test_every_request_has_a_line_in_the_access_log(start: Start, connect: Connect) -> None:
     service = start("--access-log")
     wire = connect(service)
     assert [wire.ask(QUESTION).status for _ in range(3)] == [200] * 3

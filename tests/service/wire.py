@@ -1,4 +1,4 @@
-"""Owns requests byte by byte, as usual clients send them and otherwise."""
+"""Builds raw HTTP requests."""
 
 import json
 
@@ -14,7 +14,7 @@ def message(
     content_type: str = "application/json",
     length: str | None = None,
 ) -> bytes:
-    """A request as usual clients send it, but for what is said."""
+    """A well-formed request, except for the given parts."""
     size = f"Content-Length: {len(body)}" if length is None else length
     lines = [line, "Host: x", f"Content-Type: {content_type}", size, *more]
     return "".join(f"{text}\r\n" for text in lines if text).encode("latin-1") + b"\r\n" + body

@@ -1,4 +1,4 @@
-"""Sets the clock of the day forward and back by hours, at every look."""
+"""Makes the wall clock jump by hours, forward and back, at every read."""
 
 import datetime as dt
 import itertools
@@ -21,4 +21,4 @@ class _Datetime(dt.datetime):
 
 time.time = lambda: _seconds() + _jump()
 time.time_ns = lambda: _nanoseconds() + _jump() * 1_000_000_000
-dt.datetime = _Datetime  # type: ignore[misc] # that is the point
+dt.datetime = _Datetime  # type: ignore[misc] # replaced on purpose

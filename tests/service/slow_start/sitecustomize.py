@@ -1,4 +1,4 @@
-"""Makes every process that has this folder on its path load ONNX Runtime slowly: a disk that is."""
+"""Delays the import of ONNX Runtime, like a slow disk, in every process with this folder on PYTHONPATH."""
 
 import ctypes
 import importlib.machinery
@@ -15,19 +15,19 @@ _MODULE = os.environ.get("SLOW_START_MODULE", "onnxruntime")
 
 
 class SlowLoader(SourceFileLoader):
-    """Waits before it runs a module: while other threads run, then while none does (with Python's lock)."""
+    """Sleeps before it executes a module, first without the GIL, then holding it."""
 
     def exec_module(self, module: ModuleType) -> None:
         print(f"Waiting for {self.name}", file=sys.stderr, flush=True)
         if Path(os.environ.get("SLOW_START_KILLED_BY", "/nowhere")).exists():
-            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory is short
+            os.kill(os.getpid(), signal.SIGKILL)  # like the kernel's OOM killer
         time.sleep(float(os.environ.get("SLOW_START_SECONDS", "0")))
         ctypes.PyDLL(None).sleep(int(os.environ.get("SLOW_START_HOLD_SECONDS", "0")))
         super().exec_module(module)
 
 
 class Slow:
-    """Finds one module for the slow loader."""
+    """Finds the delayed module."""
 
     @staticmethod
     def find_spec(

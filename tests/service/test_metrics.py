@@ -1,4 +1,4 @@
-"""The figures for Prometheus, summed over workers, and the dashboard for Grafana that shows them."""
+"""Prometheus metrics, aggregated over the workers, and the Grafana dashboard that shows them."""
 
 import json
 import re
@@ -19,15 +19,15 @@ from tests.service.test_predict import ITEM
 
 DASHBOARD = ROOT / "deploy/grafana/qa-onnx.json"
 GRID_COLUMNS = 24
-# What PromQL says beside names of figures and of labels.
+# Functions and keywords of PromQL in the dashboard's expressions.
 FUNCTIONS = {"sum", "by", "rate", "increase", "histogram_quantile", "le"}
 
 
 @pytest.fixture(scope="module")
 def counted(start: Start) -> Service:
-    """Two workers that have answered and refused a little."""
+    """Two workers that have answered and rejected some requests."""
     service = start(QA_WORKERS="2", QA_MAX_BODY_BYTES="20000")
-    for _ in range(6):  # on connections of their own, so that both workers get some
+    for _ in range(6):  # on separate connections, so that both workers get some
         assert service.ask({"inputs": [ITEM] * 3}).status == 200
     assert service.ask({"question": ""}).status == 422
     assert service.ask(b"{").status == 400
@@ -39,40 +39,40 @@ def counted(start: Start) -> Service:
 
 
 def test_requests_by_route_and_status(counted: Service) -> None:
-    figures = counted.figures()
+    metrics = counted.metrics()
 
     def requests(method: str, route: str, status: int) -> float:
         labels = f'method="{method}",route="{route}",status="{status}"'
-        return figures[f"qa_http_requests_total{{{labels}}}"]
+        return metrics[f"qa_http_requests_total{{{labels}}}"]
 
     assert requests("POST", "/predict", 200) == 6
     assert [requests("POST", "/predict", status) for status in (400, 413, 422)] == [1, 1, 1]
-    assert requests("GET", "/v2/models/<model>", 200) == 1  # the pattern, not what was asked for
+    assert requests("GET", "/v2/models/<model>", 200) == 1  # the pattern, not the requested path
     assert requests("GET", "other", 404) == 1
     assert requests("other", "other", 404) == 1
     assert requests("GET", "/health/ready", 200) >= 1
-    assert "nothing" not in str(figures)
-    assert "BREW" not in str(figures)
+    assert "nothing" not in str(metrics)
+    assert "BREW" not in str(metrics)
 
 
-def test_refusals_by_reason(counted: Service) -> None:
-    figures = counted.figures()
+def test_rejections_by_reason(counted: Service) -> None:
+    metrics = counted.metrics()
     reasons = {"invalid_input": 1, "invalid_json": 1, "too_large": 1, "not_found": 2}
     for reason, times in reasons.items():
-        assert figures[f'qa_refusals_total{{reason="{reason}"}}'] == times
+        assert metrics[f'qa_refusals_total{{reason="{reason}"}}'] == times
 
 
 def test_sizes_of_requests_and_batches(counted: Service) -> None:
-    figures = counted.figures()
-    assert (figures["qa_request_questions_count"], figures["qa_request_questions_sum"]) == (6, 18)
-    assert figures['qa_request_questions_bucket{le="2.0"}'] == 0
-    assert figures['qa_request_questions_bucket{le="4.0"}'] == 6
-    assert figures["qa_batch_windows_sum"] == 18  # a short text is one window
-    assert 6 <= figures["qa_batch_windows_count"] <= 18
+    metrics = counted.metrics()
+    assert (metrics["qa_request_questions_count"], metrics["qa_request_questions_sum"]) == (6, 18)
+    assert metrics['qa_request_questions_bucket{le="2.0"}'] == 0
+    assert metrics['qa_request_questions_bucket{le="4.0"}'] == 6
+    assert metrics["qa_batch_windows_sum"] == 18  # a short text is one window
+    assert 6 <= metrics["qa_batch_windows_count"] <= 18
 
 
-def test_the_model_is_named_once(counted: Service) -> None:
-    found = {name: value for name, value in counted.figures().items() if name.startswith("qa_model_info{")}
+def test_model_info_has_one_sample(counted: Service) -> None:
+    found = {name: value for name, value in counted.metrics().items() if name.startswith("qa_model_info{")}
     ((labels, value),) = found.items()
     assert value == 1
     for pair in (f'model="{MODEL.name}"', 'precision="int8"', f'version="{__version__}"'):
@@ -80,8 +80,8 @@ def test_the_model_is_named_once(counted: Service) -> None:
 
 
 def test_memory_is_that_of_all_processes(counted: Service) -> None:
-    figures = counted.figures()
-    server, workers = (figures[f'qa_memory_bytes{{process="{kind}"}}'] for kind in ("server", "worker"))
+    metrics = counted.metrics()
+    server, workers = (metrics[f'qa_memory_bytes{{process="{kind}"}}'] for kind in ("server", "worker"))
     assert 1 << 20 < server < 1 << 30
     assert 1 << 24 < workers < 1 << 31
 
@@ -143,7 +143,7 @@ def test_every_metric_is_on_the_dashboard(counted: Service) -> None:
 
 
 def test_the_dashboard_round_trips_through_grafanas_types() -> None:
-    """Grafana's SDK has its schemas as types, which ignore fields that are not in them."""
+    """The types of Grafana's SDK ignore unknown fields."""
     register_default_plugins()  # the types of panels and queries
     read = dashboard.Dashboard.from_json(json.loads(DASHBOARD.read_text()))
     written = json.loads(JSONEncoder().encode(read))
@@ -169,7 +169,7 @@ def unknown(ours: Any, kept: Any, path: str = "") -> Iterator[str]:
 def test_the_dashboard_can_be_imported() -> None:
     board = json.loads(DASHBOARD.read_text())
     assert board.keys() >= {"title", "uid", "schemaVersion", "templating", "time", "panels"}
-    assert "id" not in board  # it belongs to one installation
+    assert "id" not in board  # an id is specific to one installation
     assert {variable["name"] for variable in board["templating"]["list"]} == {"datasource", "job"}
     taken: set[tuple[int, int]] = set()
     for panel in panels():

@@ -1,4 +1,4 @@
-"""What a service inherits from whoever starts it: variables, open files, limits of descriptors."""
+"""The inherited process environment: variables, open files, resource limits."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from tests.service.conftest import MODEL, Service, Start
 from tests.service.test_predict import ITEM
-from tests.service.test_settings import LEFT_OVER
+from tests.service.test_settings import GUNICORN_VARIABLES
 from tests.service.wire import QUESTION
 
 Wrap = Callable[[str], Path]
@@ -21,7 +21,7 @@ Wrap = Callable[[str], Path]
 
 @pytest.fixture
 def wrapped(tmp_path: Path, runtime_python: Path) -> Wrap:
-    """An interpreter that is started by a shell which does something before."""
+    """An interpreter that is started by a shell script after a given command."""
 
     def wrap(command: str) -> Path:
         script = tmp_path / "python"
@@ -36,16 +36,16 @@ def processes(service: Service) -> list[int]:
     return [service.process.pid, *service.workers()]
 
 
-def test_variables_of_another_server_change_nothing(start: Start) -> None:
-    """Each of them alone stopped the start, or every answer."""
-    service = start(LISTEN_PID="x", LISTEN_FDS="x", **LEFT_OVER)
+def test_variables_of_other_servers_are_ignored(start: Start) -> None:
+    """Each of them alone once prevented the startup or broke every answer."""
+    service = start(LISTEN_PID="x", LISTEN_FDS="x", **GUNICORN_VARIABLES)
     assert service.ask(ITEM).status == 200
     assert len(service.workers()) == 1
 
 
-def test_closed_standard_streams_are_no_ones_connection(start: Start, wrapped: Wrap) -> None:
-    """Else the first connections get their numbers, and what libraries write to stderr with it."""
-    # The fixture waits for a line of the log, so one of the three stays open.
+def test_closed_standard_streams_are_opened_on_dev_null(start: Start, wrapped: Wrap) -> None:
+    """Otherwise connections get their descriptors, and receive what libraries write to stderr."""
+    # stderr stays open, since the fixture waits for a line of the log.
     service = start(python=wrapped("exec 0<&- 1>&-"))
     for pid in processes(service):
         for number in (0, 1):
@@ -71,8 +71,8 @@ def test_more_connections_than_descriptors_wait(start: Start, wrapped: Wrap) -> 
     assert service.workers() == workers
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another process's limits are root's to set")
-def test_a_worker_without_descriptors_goes_on(start: Start) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set the limits of another process")
+def test_a_worker_without_free_descriptors_continues(start: Start) -> None:
     service = start()
     (worker,) = service.workers()
     assert service.ask(ITEM).status == 200
@@ -106,12 +106,12 @@ def test_log_lines_are_written_in_any_encoding_of_the_stream(
     assert any(str(model) in line["message"] for line in lines)
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="root may become another user")
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="requires root and setpriv")
 def test_more_clients_than_threads_are_allowed_wait(
     start: Start, wrapped: Wrap, runtime_python: Path
 ) -> None:
-    """As where a container's pids limit is small."""
-    # With access to all files, for the checkout may be in a private folder; root itself has no such limit.
+    """As with a small pids limit of a container."""
+    # Not as root, which has no such limit; with access to all files, as the checkout may be private.
     keep = "--inh-caps=+dac_override --ambient-caps=+dac_override"
     become = f"setpriv --reuid 12345 --clear-groups {keep} prlimit --nproc=40"
     service = start(python=wrapped(f'exec {become} {runtime_python} "$@"'), HOME="/nowhere")
@@ -119,7 +119,7 @@ def test_more_clients_than_threads_are_allowed_wait(
     slow = [socket.create_connection((service.host, service.port), timeout=60) for _ in range(60)]
     for connection in slow:
         connection.sendall(QUESTION[:-1])
-    time.sleep(1)  # as a rule the service has them all by now
+    time.sleep(1)  # usually enough for all to be accepted
     for connection in slow:
         connection.sendall(QUESTION[-1:])
     for connection in slow:
