@@ -9,9 +9,10 @@ import onnx
 import onnxruntime as ort
 
 from service.engine.kernel import LIBRARY
-from tests.engine.test_operator import SHAPES, WORDS, Made
+from tests.engine.test_operator import SHAPES
+from tests.random_encoder import WORDS, RandomEncoder
 
-_FILE = Made(Path(tempfile.mkdtemp()), *SHAPES[0]).save()
+_FILE = RandomEncoder(Path(tempfile.mkdtemp()), *SHAPES[0]).save()
 _GRAPH = onnx.load(str(_FILE))
 _MOST_BYTES = 1 << 20  # of one initializer
 _SIZES = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.UINT8: 1, onnx.TensorProto.INT8: 1}
