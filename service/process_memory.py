@@ -1,14 +1,12 @@
 """Owns the memory metric of the service's processes (Linux); knows no other metric."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client.core import GaugeMetricFamily
 
 _PROC = Path("/proc")
-_PSS = re.compile(rb"^Pss:\s+(\d+) kB$", re.MULTILINE)
 _KIBIBYTE = 1024
 
 
@@ -31,9 +29,8 @@ class ProcessMemory:
         )
         found: dict[str, int] = {}
         for pid, kind in self._processes():
-            size = proportional_bytes(pid)
-            if size is not None:
-                found[kind] = found.get(kind, 0) + size
+            if size := rollup(pid):
+                found[kind] = found.get(kind, 0) + size["Pss"]
         for kind, size in found.items():
             family.add_metric([kind], size)
         yield family
@@ -44,18 +41,22 @@ class ProcessMemory:
             return
         server = os.getppid()
         yield server, "server"
-        try:
-            children = (_PROC / f"{server}/task/{server}/children").read_text()
-        except OSError:
-            children = str(os.getpid())
-        for child in children.split():
-            yield int(child), "worker"
+        for child in children(server) or [os.getpid()]:
+            yield child, "worker"
 
 
-def proportional_bytes(pid: int) -> int | None:
-    """The proportional set size of a process in bytes; None if it has ended or Linux does not report it."""
+def children(pid: int) -> list[int]:
+    """The process ids of its children; none if it has ended or the kernel does not list them."""
     try:
-        found = _PSS.search((_PROC / f"{pid}/smaps_rollup").read_bytes())
+        return [int(child) for child in (_PROC / f"{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def rollup(pid: int) -> dict[str, int] | None:
+    """The sizes in bytes of Linux' smaps_rollup, Rss and Pss among them; None if the process has none."""
+    try:
+        lines = (_PROC / f"{pid}/smaps_rollup").read_text().splitlines()[1:]  # the first is the address range
     except OSError:
         return None
-    return int(found[1]) * _KIBIBYTE if found else None
+    return {line.split(":")[0]: int(line.split()[1]) * _KIBIBYTE for line in lines} or None

@@ -3,12 +3,12 @@
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 
 from service import __version__
 from service.engine.cpu import available_cpus, cpu_flags, cpu_model
+from service.process_memory import children, rollup
 
 # CPU flags that determine the speed of int8 matrix products.
 _FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "sve")
@@ -36,17 +36,12 @@ def memory(pid: int) -> dict[str, float] | None:
 
     PSS divides shared pages among the processes that map them, so the sum is the total memory use.
     """
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in (str(pid), *children)]
-    except OSError:
+    sizes = [size for each in (pid, *children(pid)) if (size := rollup(each))]
+    if not sizes:
         return None
-    sizes = [
-        {line.split(":")[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]} for rollup in rollups
-    ]
     return {
-        "rss_mb": round(max(size["Rss"] for size in sizes) * 1024 / 1e6, 1),
-        "pss_mb": round(sum(size["Pss"] for size in sizes) * 1024 / 1e6, 1),
+        "rss_mb": round(max(size["Rss"] for size in sizes) / 1e6, 1),
+        "pss_mb": round(sum(size["Pss"] for size in sizes) / 1e6, 1),
     }
 
 
