@@ -37,4 +37,9 @@ if ! command -v "${compiler%% *}" >/dev/null 2>&1; then
     # Compatible with older C libraries than this machine's.
     compiler="$work/venv/bin/python -m ziglang cc -target $machine-linux-gnu.2.28"
 fi
-library operator -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+# Compilers know AMX since gcc 11; the operator uses it where the CPU has it.
+amx="-mamx-tile -mamx-int8"
+# shellcheck disable=SC2086 # several words, both
+$compiler $amx -fsyntax-only -x c /dev/null 2>/dev/null || amx=
+# shellcheck disable=SC2086
+library operator $amx -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni

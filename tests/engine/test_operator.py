@@ -62,6 +62,24 @@ def test_results_do_not_depend_on_threads_or_earlier_runs(tmp_path: Path) -> Non
             assert all(map(same, found, expected))
 
 
+def test_amx_and_vector_code_compute_the_same_bits(tmp_path: Path) -> None:
+    use_tiles = ctypes.CDLL(str(LIBRARY)).qa_use_tiles
+    if not use_tiles(1):
+        pytest.skip("this CPU, kernel or compiler has no AMX")
+    for number, shape in enumerate(SHAPES):
+        (tmp_path / str(number)).mkdir()
+        reference = RandomEncoder(tmp_path / str(number), *shape)
+        windows = [reference.window(tokens) for tokens in (1, 15, 16, 17, 31, 32, 33, 48, 49, 200, 512)]
+        for threads in (1, 2):
+            encoder = reference.session(threads)
+            tiled = encoder.run(windows)
+            try:
+                use_tiles(0)
+                assert all(map(same, encoder.run(windows), tiled))
+            finally:
+                use_tiles(1)
+
+
 def test_windows_of_one_batch_do_not_change_each_other(tmp_path: Path) -> None:
     reference = RandomEncoder(tmp_path, *SHAPES[0])
     windows = [reference.window(40), replace(reference.window(40), ids=reference.window(40).ids[::-1].copy())]

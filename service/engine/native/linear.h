@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stddef.h>
 
-#include "model.h"
+#include "tiles.h"
 
 #define INLINE static inline __attribute__((always_inline))
 /* Loops over constant counts, unrolled so that the arrays they index become registers. */
@@ -34,10 +34,25 @@ INLINE __m512 gelu(__m512 x) {
     return _mm512_mul_ps(x, _mm512_fmadd_ps(c, sum, _mm512_set1_ps(0.5f)));
 }
 
+/* 16 columns of `rows` rows from their sums, the next row's `next` vectors on. */
+INLINE void dequantize(const Linear *l, int column, const QuantizedRows *in, int row, int rows, const __m512i *sums,
+                       int next, int activation, float *out, size_t stride) {
+    __m512 scale = _mm512_loadu_ps(l->scale + column), column_sum = _mm512_loadu_ps(l->column_sums + column);
+    __m512 bias = _mm512_loadu_ps(l->bias + column);
+    for (int r = 0; r < rows; r++) {
+        __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(in->scale[row + r]));
+        __m512 y = _mm512_fmadd_ps(_mm512_set1_ps(in->minimum[row + r]), column_sum, bias);
+        y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r * next]), step, y);
+        if (activation == GELU) y = gelu(y);
+        if (activation == RELU) y = _mm512_max_ps(y, _mm512_setzero_ps());
+        _mm512_storeu_ps(out + (size_t)(row + r) * stride + column, y);
+    }
+}
+
 /* `rows` rows (a constant) of one panel: accumulated over all of `inner` in registers, then dequantized. */
 INLINE void linear_tile(const Linear *l, int panel, const QuantizedRows *in, int row, int rows, int activation,
                         float *out, size_t stride) {
-    __m512i sums[TILE][4], totals[TILE][4];
+    __m512i sums[TILE][4], totals[4][TILE];
     const int8_t *weights = l->packed + (size_t)panel * PANEL * l->inner;
     const uint8_t *bytes = in->bytes + (size_t)row * l->inner;
     FOR_ROWS FOR_VECTORS(4) sums[r][v] = _mm512_setzero_si512();
@@ -49,27 +64,36 @@ INLINE void linear_tile(const Linear *l, int panel, const QuantizedRows *in, int
             FOR_VECTORS(4) sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], a, w[v]);
         }
     }
-    FOR_ROWS FOR_VECTORS(4) totals[r][v] = sums[r][v]; /* without this copy gcc spills the sums in the loop */
-    for (int v = 0; v < 4; v++) {
-        int column = panel * PANEL + 16 * v;
-        __m512 scale = _mm512_loadu_ps(l->scale + column), sum = _mm512_loadu_ps(l->column_sums + column);
-        __m512 bias = _mm512_loadu_ps(l->bias + column);
-        for (int r = 0; r < rows; r++) {
-            __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(in->scale[row + r]));
-            __m512 y = _mm512_fmadd_ps(_mm512_set1_ps(in->minimum[row + r]), sum, bias);
-            y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(totals[r][v]), step, y);
-            if (activation == GELU) y = gelu(y);
-            if (activation == RELU) y = _mm512_max_ps(y, _mm512_setzero_ps());
-            _mm512_storeu_ps(out + (size_t)(row + r) * stride + column, y);
-        }
-    }
+    FOR_ROWS FOR_VECTORS(4) totals[v][r] = sums[r][v]; /* without this copy gcc spills the sums in the loop */
+    for (int v = 0; v < 4; v++)
+        dequantize(l, panel * PANEL + 16 * v, in, row, rows, totals[v], 1, activation, out, stride);
 }
+
+#ifdef __AMX_INT8__
+/* `rows` rows, at most PAIR_ROWS, of one panel. Rows up to the next multiple of 16 are computed, and not stored. */
+INLINE void linear_pair(const Linear *l, int panel, const QuantizedRows *in, int row, int rows, int activation,
+                        float *out, size_t stride) {
+    __m512i sums[PAIR_ROWS][PANEL / 16];
+    const uint8_t *bytes = in->bytes + (size_t)row * l->inner;
+    if (rows > TILE_ROWS)
+        multiply_tiles(l, panel, bytes, 1, (int32_t *)sums);
+    else
+        multiply_tiles(l, panel, bytes, 0, (int32_t *)sums);
+    for (int v = 0; v < PANEL / 16; v++)
+        dequantize(l, panel * PANEL + 16 * v, in, row, rows, &sums[0][v], PANEL / 16, activation, out, stride);
+}
+#endif
 
 /* out (rows, stride) = activation(in W + b). Compiled once for each activation. */
 INLINE void linear_with(const Linear *l, const QuantizedRows *in, int rows, int activation, float *out,
                         size_t stride) {
     for (int panel = 0; panel < l->columns / PANEL; panel++) {
         int row = 0;
+#ifdef __AMX_INT8__
+        for (; tiles_enabled && row < rows; row += PAIR_ROWS)
+            linear_pair(l, panel, in, row, rows - row < PAIR_ROWS ? rows - row : PAIR_ROWS, activation, out, stride);
+        if (tiles_enabled) continue;
+#endif
         for (; row + TILE <= rows; row += TILE) linear_tile(l, panel, in, row, TILE, activation, out, stride);
         switch (rows - row) {
         case 5: linear_tile(l, panel, in, row, 5, activation, out, stride); break;

@@ -149,10 +149,16 @@ static int memory_type(const OrtCustomOp *op, size_t i) { return (void)op, (void
 static int one(const OrtCustomOp *op) { return (void)op, 1; }
 static int mixed_types(const OrtCustomOp *op) { return (void)op, 0; }
 
+static void adapt_to_cpu(void) {
+    enable_tiles();
+    choose_rows();
+}
+
 /* ONNX Runtime calls this for each session that the library is registered with; the threads of the session come
  * with its options, since the interface does not tell them. Operators live as long as the process. */
 OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static pthread_once_t cpu = PTHREAD_ONCE_INIT;
     static EncoderOp ops[MAX_THREADS + 1];
     static OrtCustomOpDomain *domains[MAX_THREADS + 1];
     const OrtApi *api = base->GetApi(ORT_INTERFACE);
@@ -165,6 +171,7 @@ OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base)
     status = NULL;
     int threads = atoi(text);
     threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+    pthread_once(&cpu, adapt_to_cpu);
     pthread_mutex_lock(&lock);
     if (!domains[threads]) {
         ops[threads] = (EncoderOp){
