@@ -29,8 +29,8 @@ class ProcessMemory:
         )
         found: dict[str, int] = {}
         for pid, kind in self._processes():
-            if size := rollup(pid):
-                found[kind] = found.get(kind, 0) + size["Pss"]
+            if sizes := rollup(pid):
+                found[kind] = found.get(kind, 0) + sizes["Pss"]
         for kind, size in found.items():
             family.add_metric([kind], size)
         yield family
