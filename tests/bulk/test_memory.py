@@ -36,4 +36,5 @@ def test_peak_memory_does_not_grow_with_the_input(tmp_path: Path, kind: str) -> 
         )
         peaks.append(int(done.stdout.splitlines()[-1]) << 10)
     assert source.stat().st_size > 35 << 20 or kind == "parquet"  # Parquet is compressed
-    assert peaks[1] - peaks[0] < 16 << 20
+    # A stage that held the longer input would need 38 MB more; allocators differ by up to 18 MB between runs.
+    assert peaks[1] - peaks[0] < 28 << 20
