@@ -13,13 +13,11 @@ zig=ziglang==0.17.1
 
 say() { echo "$1: the service will use the slower portable graph." >&2; }
 
-# library NAME [FLAG ...]: compile atomically, so that concurrent runs of this script are safe.
-library() {
-    name=$1
-    shift
+# build FLAG ...: compile the operator atomically, so that concurrent runs of this script are safe.
+build() {
     # shellcheck disable=SC2086 # the compiler may be several words
-    $compiler -O3 -std=gnu11 "$@" -s -shared -fPIC -pthread -o "$name.$$.new" "$name.c" -lm \
-        && mv "$name.$$.new" "$name-$machine.so" || say "native/$name.c could not be compiled"
+    $compiler -O3 -std=gnu11 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni "$@" \
+        -s -shared -fPIC -pthread -o "operator.$$.new" operator.c -lm && mv "operator.$$.new" "operator-$machine.so"
 }
 
 rm -f ./*.so ./*.new
@@ -37,9 +35,5 @@ if ! command -v "${compiler%% *}" >/dev/null 2>&1; then
     # Compatible with older C libraries than this machine's.
     compiler="$work/venv/bin/python -m ziglang cc -target $machine-linux-gnu.2.28"
 fi
-# Compilers know AMX since gcc 11; the operator uses it where the CPU has it.
-amx="-mamx-tile -mamx-int8"
-# shellcheck disable=SC2086 # several words, both
-$compiler $amx -fsyntax-only -x c /dev/null 2>/dev/null || amx=
-# shellcheck disable=SC2086
-library operator $amx -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+# gcc before 11 does not know AMX, which the operator uses where the CPU has it.
+build -mamx-tile -mamx-int8 2>/dev/null || build || say "native/operator.c could not be compiled"
