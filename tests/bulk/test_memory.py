@@ -21,7 +21,7 @@ sys.exit(status)
 def test_peak_memory_does_not_grow_with_the_input(tmp_path: Path, kind: str) -> None:
     """No stage holds all of a 40 MB input, whether rows are answered (one in 100) or invalid."""
     peaks = []
-    for count in (1000, 16_000):
+    for count in (4000, 19_000):  # the shorter one, of 10 MB, fills the readers' buffers
         rows = make_rows(count)
         for number, row in enumerate(rows):
             row["context"] += " It turns." * 250
@@ -36,5 +36,4 @@ def test_peak_memory_does_not_grow_with_the_input(tmp_path: Path, kind: str) -> 
         )
         peaks.append(int(done.stdout.splitlines()[-1]) << 10)
     assert source.stat().st_size > 35 << 20 or kind == "parquet"  # Parquet is compressed
-    # A stage that held the longer input would need 38 MB more; allocators differ by up to 18 MB between runs.
-    assert peaks[1] - peaks[0] < 28 << 20
+    assert peaks[1] - peaks[0] < 16 << 20
