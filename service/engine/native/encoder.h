@@ -165,7 +165,7 @@ static void *take(char **at, size_t bytes) {
 static char *lay_out_scratch(const Run *run, char *at, Scratch *s) {
     size_t hidden = run->model->hidden, inner = run->model->inner, rows = run->rows;
     size_t wide = 3 * hidden > inner ? 3 * hidden : inner;
-    size_t tiled = (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    size_t tiled = (size_t)ceil_div(run->rows, TILE_ROWS) * TILE_ROWS;
     s->quantized.bytes = take(&at, tiled * (hidden > inner ? hidden : inner));
     s->quantized.minimum = take(&at, rows * sizeof(float));
     s->quantized.scale = take(&at, rows * sizeof(float));

@@ -8,7 +8,6 @@
 
 #include "tiles.h"
 
-#define INLINE static inline __attribute__((always_inline))
 /* Loops over constant counts, unrolled so that the arrays they index become registers. */
 #define FOR_ROWS _Pragma("GCC unroll 6") for (int r = 0; r < rows; r++)
 #define FOR_VECTORS(count) _Pragma("GCC unroll 4") for (int v = 0; v < (count); v++)
@@ -69,31 +68,27 @@ INLINE void linear_tile(const Linear *l, int panel, const QuantizedRows *in, int
         dequantize(l, panel * PANEL + 16 * v, in, row, rows, totals[v], 1, activation, out, stride);
 }
 
-#ifdef __AMX_INT8__
 /* `rows` rows, at most PAIR_ROWS, of one panel. Rows up to the next multiple of 16 are computed, and not stored. */
 INLINE void linear_pair(const Linear *l, int panel, const QuantizedRows *in, int row, int rows, int activation,
                         float *out, size_t stride) {
     __m512i sums[PAIR_ROWS][PANEL / 16];
     const uint8_t *bytes = in->bytes + (size_t)row * l->inner;
-    if (rows > TILE_ROWS)
-        multiply_tiles(l, panel, bytes, 1, (int32_t *)sums);
-    else
-        multiply_tiles(l, panel, bytes, 0, (int32_t *)sums);
+    multiply_tiles(l, panel, bytes, rows > TILE_ROWS, (int32_t *)sums);
     for (int v = 0; v < PANEL / 16; v++)
         dequantize(l, panel * PANEL + 16 * v, in, row, rows, &sums[0][v], PANEL / 16, activation, out, stride);
 }
-#endif
 
 /* out (rows, stride) = activation(in W + b). Compiled once for each activation. */
 INLINE void linear_with(const Linear *l, const QuantizedRows *in, int rows, int activation, float *out,
                         size_t stride) {
     for (int panel = 0; panel < l->columns / PANEL; panel++) {
         int row = 0;
-#ifdef __AMX_INT8__
-        for (; tiles_enabled && row < rows; row += PAIR_ROWS)
-            linear_pair(l, panel, in, row, rows - row < PAIR_ROWS ? rows - row : PAIR_ROWS, activation, out, stride);
-        if (tiles_enabled) continue;
-#endif
+        if (tiles_enabled) {
+            for (; row + PAIR_ROWS <= rows; row += PAIR_ROWS)
+                linear_pair(l, panel, in, row, PAIR_ROWS, activation, out, stride);
+            if (row < rows) linear_pair(l, panel, in, row, rows - row, activation, out, stride);
+            continue;
+        }
         for (; row + TILE <= rows; row += TILE) linear_tile(l, panel, in, row, TILE, activation, out, stride);
         switch (rows - row) {
         case 5: linear_tile(l, panel, in, row, 5, activation, out, stride); break;

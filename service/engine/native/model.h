@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#define INLINE static inline __attribute__((always_inline))
+
 /* Columns of a weight panel, rows of a register tile, and the limits of the 32-bit sums of attention. */
 enum { PANEL = 64, TILE = 6, MAX_TOKENS = 512, MAX_LAYERS = 63, MAX_HEAD_WIDTH = 64 };
 enum { IDENTITY, GELU, RELU };

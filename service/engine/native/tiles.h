@@ -33,6 +33,7 @@ static void enable_tiles(void) {
 
 /* Configure this thread's tile registers: eight tiles of 16 rows of 64 bytes. */
 static void acquire_tiles(void) {
+    if (!tiles_enabled) return;
     struct {
         uint8_t palette, start_row, reserved[14];
         uint16_t row_bytes[16];
@@ -42,7 +43,7 @@ static void acquire_tiles(void) {
         config.row_bytes[i] = 64;
         config.rows[i] = TILE_ROWS;
     }
-    if (tiles_enabled) _tile_loadconfig(&config);
+    _tile_loadconfig(&config);
 }
 
 /* Without live tiles, a context switch need not save them. */
@@ -51,8 +52,7 @@ static void release_tiles(void) {
 }
 
 /* sums (PAIR_ROWS, PANEL) = bytes (PAIR_ROWS, inner) times one panel; only the first 16 rows unless `pair`. */
-static inline __attribute__((always_inline)) void multiply_tiles(const Linear *l, int panel, const uint8_t *bytes,
-                                                                 int pair, int32_t *sums) {
+INLINE void multiply_tiles(const Linear *l, int panel, const uint8_t *bytes, int pair, int32_t *sums) {
     const int8_t *weights = l->packed + (size_t)panel * PANEL * l->inner;
     size_t inner = (size_t)l->inner;
     __asm__ volatile("" ::: "memory"); /* gcc's tile intrinsics do not say that they access memory */
@@ -93,10 +93,14 @@ int qa_use_tiles(int wanted) {
     if (wanted) enable_tiles();
     return tiles_enabled;
 }
-#else
+#else /* the compiler does not know AMX */
+enum { tiles_enabled = 0 };
 static void enable_tiles(void) {}
 static void acquire_tiles(void) {}
 static void release_tiles(void) {}
+static void multiply_tiles(const Linear *l, int panel, const uint8_t *bytes, int pair, int32_t *sums) {
+    (void)l, (void)panel, (void)bytes, (void)pair, (void)sums;
+}
 int qa_use_tiles(int wanted) { return (void)wanted, 0; }
 #endif
 
