@@ -9,15 +9,17 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from transformers import BertConfig, BertForQuestionAnswering, BertTokenizerFast
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast
 
 from export.errors import ExportError
-from service.engine.artifact import MODEL_FILE, TOKENIZER_FILE, load_artifact
+from service.engine.artifact import MODEL_FILE, TOKENIZER_FILE, Artifact, load_artifact
 from service.errors import QAError
 
 Floats = NDArray[np.float32]
 
 _TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+_MASKS = ("[MASK]", "<mask>")
 _ACTIVATIONS = {"Gelu": "gelu", "Relu": "relu"}
 
 
@@ -37,6 +39,7 @@ def restore(folder: Path, output: Path) -> None:
     words, positions, types = (state[f"bert.embeddings.{name}.weight"] for name in _TABLES)
     config = BertConfig(  # type: ignore[no-untyped-call]  # transformers'
         vocab_size=len(words),
+        pad_token_id=artifact.manifest["special_ids"]["pad"],
         hidden_size=words.shape[1],
         num_hidden_layers=len(graph.attentions),
         num_attention_heads=int(_attribute(graph.attentions[0], "num_heads")),
@@ -49,10 +52,25 @@ def restore(folder: Path, output: Path) -> None:
     model = BertForQuestionAnswering(config)  # type: ignore[no-untyped-call]  # transformers'
     model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
     model.save_pretrained(output, safe_serialization=True)
-    tokenizer = BertTokenizerFast(  # type: ignore[no-untyped-call]  # transformers'
-        tokenizer_file=str(folder / TOKENIZER_FILE), model_max_length=artifact.max_length
+    _tokenizer(artifact).save_pretrained(output)
+
+
+def _tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:
+    """The tokenizer with the roles of its special tokens."""
+    backend = Tokenizer.from_file(str(artifact.path / TOKENIZER_FILE))
+    roles = {
+        f"{role}_token": backend.id_to_token(number)
+        for role, number in artifact.manifest["special_ids"].items()
+        if number is not None
+    }
+    mask = next((token for token in _MASKS if backend.token_to_id(token) is not None), None)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers'
+        tokenizer_object=backend,
+        model_max_length=artifact.max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        mask_token=mask,
+        **roles,
     )
-    tokenizer.save_pretrained(output)
 
 
 class _Graph:
