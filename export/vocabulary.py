@@ -8,14 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
-from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from transformers.utils.logging import set_verbosity_error
 
 from export.errors import ExportError
 from export.finetune import FinetuneError
-from export.finetune.base import find_base, load_tokenizer
+from export.finetune.base import find_base, load_encoder, load_tokenizer
 from export.finetune.sources import Source, read_all
 from export.squad import DataError
 
@@ -47,7 +46,7 @@ def reduce(base: str, files: Sequence[Path], size: int, output: Path) -> None:
     )
     pieces = [piece for piece, _ in description["model"]["vocab"]]
     kept = _choose(pieces, counts, set(tokenizer.all_special_ids), size)
-    model = AutoModel.from_pretrained(found.location, dtype=torch.float32)
+    model = load_encoder(found)
     rows = model.get_input_embeddings().weight.detach()[kept]
     model.resize_token_embeddings(len(kept))
     model.get_input_embeddings().weight.data.copy_(rows)

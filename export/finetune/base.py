@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 from transformers.activations import ACT2FN
 
 from export.finetune import FinetuneError
@@ -115,6 +121,14 @@ def load_model(
         return AutoModelForQuestionAnswering.from_pretrained(
             base.location, config=config, dtype=torch.float32, **choice
         )
+    except (OSError, ValueError) as error:
+        raise FinetuneError(_not_loadable(base, "model", error)) from error
+
+
+def load_encoder(base: Base) -> Any:
+    """The encoder in fp32, without any head; raises FinetuneError if it cannot be loaded."""
+    try:
+        return AutoModel.from_pretrained(base.location, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise FinetuneError(_not_loadable(base, "model", error)) from error
 

@@ -82,3 +82,13 @@ def test_other_tokenizers_and_existing_outputs_are_rejected(
     assert main(["--base", str(base), "--texts", str(texts), "--output", str(tmp_path)]) == 2
     assert main(["--base", str(base), "--texts", str(base), "--output", str(tmp_path / "out")]) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_a_base_without_weights_is_one_sentence(
+    base: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (base / "model.safetensors").unlink()
+    assert main(["--base", str(base), "--texts", str(texts), "--output", str(tmp_path / "out")]) == 2
+    (told,) = capsys.readouterr().err.strip().splitlines()
+    assert "cannot be loaded" in told
+    assert not (tmp_path / "out").exists()
