@@ -1,22 +1,20 @@
 """Owns unanswerable questions made by altering answered ones: `python -m export.alter`; trains nothing."""
 
 import argparse
-import json
 import random
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from export import squad
-from export.finetune.sources import squad_content
+from export.finetune.sources import write_squad
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import load_artifact
-from service.engine.parameters import Parameters
 from service.errors import QAError
 
 SAME = 0.5  # F1 with an annotated answer from which the engine's answer counts as the same
@@ -61,10 +59,9 @@ def alter(questions: Sequence[squad.Question], seed: int) -> Iterator[Altered]:
     of the questions, since "not" alone must not mean "no answer".
     """
     rng = random.Random(seed)  # repeatable, not secret
-    articles: dict[str, list[str]] = defaultdict(list)
+    articles: dict[str, dict[str, None]] = defaultdict(dict)  # title: its contexts
     for question in questions:
-        if question.context not in articles[question.title]:
-            articles[question.title].append(question.context)
+        articles[question.title][question.context] = None
     for question in questions:
         if not question.answers:
             continue
@@ -74,10 +71,13 @@ def alter(questions: Sequence[squad.Question], seed: int) -> Iterator[Altered]:
             "opposite": _oppose(question.question, rng),
             "negation": _NEGATED.sub(r"\1n't", question.question, count=1) if rng.random() < 0.1 else None,
         }
-        rules = [rule for rule, text in found.items() if text and text != question.question]
-        if rules:
-            rule = rng.choice(rules)
-            yield Altered(question, found[rule] or "", rule)
+        altered = [
+            Altered(question, text, rule)
+            for rule, text in found.items()
+            if text and text != question.question
+        ]
+        if altered:
+            yield rng.choice(altered)
 
 
 def unanswerable(answerer: QuestionAnswerer, altered: Sequence[Altered]) -> Iterator[Altered]:
@@ -87,55 +87,63 @@ def unanswerable(answerer: QuestionAnswerer, altered: Sequence[Altered]) -> Iter
     engine answers something else, the altered question may have an answer of its own.
     """
     for one in tqdm(altered, unit="question", mininterval=2, leave=False):
-        prepared = answerer.prepare(one.text, one.question.context, Parameters())
-        best = answerer.decode(prepared, answerer.infer(prepared.windows))[0]
+        ((best,),) = answerer.answer([(one.text, one.question.context)])
         if squad.f1(best.answer, one.question.golds) >= SAME:
             yield one
 
 
 def _exchange_name(question: squad.Question, contexts: Collection[str], rng: random.Random) -> str | None:
-    """Another name after the same word, so that places follow "in"; from this passage if it has one."""
+    """Another name of similar length after the same word, so that places follow "in"."""
     text = question.question
     names = [found for found in _NAME.finditer(text) if found.start() and found[0] in question.context]
     rng.shuffle(names)
     for name in names:
-        before, words = _word_before(text, name.start()), name[0].count(" ")
-        for places in ((question.context,), contexts):
-            others = {
-                found[0]
-                for context in places
-                for found in _NAME.finditer(context)
-                if _word_before(context, found.start()) == before
-                and abs(found[0].count(" ") - words) <= 1
-                and not _touches(found[0], text, question.golds)
-            }
-            if others:
-                return text[: name.start()] + rng.choice(sorted(others)) + text[name.end() :]
+        if altered := _exchange(name, _similar_name, question, contexts, rng):
+            return altered
     return None
 
 
 def _exchange_number(question: squad.Question, contexts: Collection[str], rng: random.Random) -> str | None:
-    """Another number of the same kind, year or not; from this passage if it has one."""
-    text = question.question
-    numbers = list(_NUMBER.finditer(text))
-    if not numbers:
-        return None
-    number = rng.choice(numbers)
-    year = bool(_YEAR.fullmatch(number[0]))
+    """Another number of the same kind, year or not."""
+    numbers = list(_NUMBER.finditer(question.question))
+    return _exchange(rng.choice(numbers), _similar_number, question, contexts, rng) if numbers else None
+
+
+def _similar_name(name: re.Match[str], other: re.Match[str]) -> bool:
+    return _word_before(name) == _word_before(other) and abs(name[0].count(" ") - other[0].count(" ")) <= 1
+
+
+def _similar_number(number: re.Match[str], other: re.Match[str]) -> bool:
+    return bool(_YEAR.fullmatch(number[0])) == bool(_YEAR.fullmatch(other[0]))
+
+
+def _exchange(
+    part: re.Match[str],
+    similar: Callable[[re.Match[str], re.Match[str]], bool],
+    question: squad.Question,
+    contexts: Collection[str],
+    rng: random.Random,
+) -> str | None:
+    """The question with another, similar match of the same pattern; from its passage if that has one."""
     for places in ((question.context,), contexts):
         others = {
             found[0]
             for context in places
-            for found in _NUMBER.finditer(context)
-            if bool(_YEAR.fullmatch(found[0])) == year and not _touches(found[0], text, question.golds)
+            for found in part.re.finditer(context)
+            if similar(part, found) and not _touches(found[0], question.question, question.golds)
         }
         if others:
-            return text[: number.start()] + rng.choice(sorted(others)) + text[number.end() :]
+            return _replaced(part, rng.choice(sorted(others)))
     return None
 
 
-def _word_before(text: str, at: int) -> str:
-    return text[max(at - 20, 0) : at].rstrip().rpartition(" ")[2].casefold()
+def _replaced(part: re.Match[str], text: str) -> str:
+    return part.string[: part.start()] + text + part.string[part.end() :]
+
+
+def _word_before(part: re.Match[str]) -> str:
+    start = part.start()
+    return part.string[max(start - 20, 0) : start].rstrip().rpartition(" ")[2].casefold()
 
 
 def _touches(name: str, text: str, golds: Collection[str]) -> bool:
@@ -154,8 +162,7 @@ def _oppose(text: str, rng: random.Random) -> str | None:
     ]
     if not fits:
         return None
-    found, second = rng.choice(fits)
-    return text[: found.start()] + second + text[found.end() :]
+    return _replaced(*rng.choice(fits))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -187,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     written = [
         replace(one.question, question=one.text, answers=(), golds=(), is_impossible=True) for one in kept
     ]
-    options.output.write_text(json.dumps(squad_content(written)), encoding="utf-8")
+    write_squad(options.output, written)
     rules = ", ".join(f"{rule} {count}" for rule, count in Counter(one.rule for one in kept).most_common())
     print(f"{len(questions)} questions, {len(altered)} altered, {len(kept)} kept: {rules}", file=sys.stderr)
     return 0

@@ -28,7 +28,7 @@ from export.finetune.batches import Vocabulary
 from export.finetune.checkpoint import Checkpoint
 from export.finetune.examples import Example, Feature, build_examples, build_features
 from export.finetune.mimic import check_shapes
-from export.finetune.sources import Source, read_all, squad_content
+from export.finetune.sources import Source, read_all, write_squad
 from export.finetune.teacher import Soft, Teacher, teach
 from export.finetune.training import (
     Execution,
@@ -292,7 +292,7 @@ def save(
     tokenizer.save_pretrained(partial)
     (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if held_out:
-        (partial / HELD_OUT).write_text(json.dumps(squad_content(held_out)), encoding="utf-8")
+        write_squad(partial / HELD_OUT, held_out)
     if output.exists():
         output.replace(old)
     partial.replace(output)

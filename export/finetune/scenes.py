@@ -1,7 +1,6 @@
 """Owns passages and questions about invented things: `python -m export.finetune.scenes`; knows no model."""
 
 import argparse
-import json
 import random
 import re
 import sys
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.finetune.sources import squad_content
+from export.finetune.sources import write_squad
 from export.squad import Answer, Question
 
 TEXTS = Path(__file__).with_name("scenes.toml")
@@ -97,11 +96,10 @@ class Generator:
         for _ in range(number):
             values = {}
             for slot, kind in {"entity": scene.kind, **scene.slots}.items():
-                value = self._value(kind)
-                for _ in range(20):  # choices may have fewer values than needed
+                for _ in range(21):  # choices may have fewer values than needed
+                    value = self._value(kind)
                     if value not in used:
                         break
-                    value = self._value(kind)
                 used.add(value)
                 values[slot] = value
             facts = range(len(scene.facts))
@@ -191,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="SQuAD 2.0 file to write")
     options = parser.parse_args(arguments)
     questions = [one for made in Generator(options.seed).passages(options.passages) for one in made]
-    options.output.write_text(json.dumps(squad_content(questions)), encoding="utf-8")
+    write_squad(options.output, questions)
     print(f"{len(questions)} questions about {options.passages} passages", file=sys.stderr)
     return 0
 

@@ -93,6 +93,11 @@ def squad_content(questions: Iterable[Question]) -> dict[str, Any]:
     }
 
 
+def write_squad(file: Path, questions: Iterable[Question]) -> None:
+    """Write a SQuAD 2.0 file."""
+    file.write_text(json.dumps(squad_content(questions)), encoding="utf-8")
+
+
 def _read(path: Path) -> SquadFile:
     return _read_candidates(path) if path.name.endswith(_LINES) else read_squad(path)
 
