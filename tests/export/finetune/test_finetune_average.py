@@ -24,18 +24,23 @@ def variant(base: Path, folder: Path, seed: int) -> Path:
     return folder
 
 
-def test_the_mean_of_three(bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", [(), (0.6, 0.1, 0.3), (6, 1, 3)])
+def test_the_mean_of_three(bert: Path, tmp_path: Path, weights: tuple[float, ...]) -> None:
     folders = [variant(bert, tmp_path / str(seed), seed) for seed in range(3)]
     output = tmp_path / "mean"
-    assert main([*map(str, folders), "--output", str(output)]) == 0
+    flags = ["--weights", *map(str, weights)] if weights else []
+    assert main([*map(str, folders), *flags, "--output", str(output)]) == 0
     parts = [load_file(folder / "model.safetensors") for folder in folders]
     mean = load_file(output / "model.safetensors")
     assert mean.keys() == parts[0].keys()
-    for name, weights in mean.items():
-        assert torch.allclose(weights, torch.stack([part[name] for part in parts]).mean(dim=0), atol=1e-5)
+    shares = [weight / sum(weights) for weight in weights] or [1 / 3] * 3
+    for name, tensor in mean.items():
+        expected = sum(share * part[name] for share, part in zip(shares, parts, strict=True))
+        assert torch.allclose(tensor, expected, atol=1e-5)
     assert AutoTokenizer.from_pretrained(output)("box").input_ids
     record = json.loads((output / "training.json").read_text())
     assert [entry["id"] for entry in record["arguments"]["mean_of"]] == ["0", "1", "2"]
+    assert record["arguments"]["weights"] == list(weights or (1, 1, 1))
 
 
 def test_incompatible_models_are_rejected(
@@ -52,6 +57,9 @@ def test_incompatible_models_are_rejected(
     for models, reason in (
         ([bert, headless], "headless has no question-answering head"),
         ([bert, smaller], "have other shapes"),
+        ([bert, bert, "--weights", "1"], "2 in all"),
+        ([bert, bert, "--weights", "1", "-1"], "2 in all"),
+        ([bert, bert, "--weights", "1", "nan"], "2 in all"),
     ):
         assert main([*map(str, models), "--output", str(tmp_path / "out")]) == 2
         assert reason in capsys.readouterr().err
