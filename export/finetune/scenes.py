@@ -59,7 +59,8 @@ class Generator:
         """`count` passages' questions, about half of them without an answer.
 
         A passage is about one to three things of the same kind. Questions without an answer ask for a fact
-        that it does not state, preferably one that it states about another of its things.
+        that it does not state, preferably one that it states about another thing; some are about a thing
+        that it does not mention.
         """
         for number in range(count):
             yield self._passage(self._rng.choice(self.scenes), f"scene {number}")
@@ -89,7 +90,10 @@ class Generator:
         return questions
 
     def _entities(self, scene: Scene) -> list[_Entity]:
-        """One to three things without a common value, and the facts to state: six or so in all."""
+        """One to three things without a common value, and the facts to state: six or so in all.
+
+        In a quarter of the passages the last of several things is not mentioned.
+        """
         used: set[str] = set()
         entities = []
         number = self._rng.choice((1, 1, 2, 2, 3))
@@ -105,6 +109,8 @@ class Generator:
             facts = range(len(scene.facts))
             wanted = min(self._rng.randint(4, 7) if number == 1 else self._rng.randint(2, 3), len(facts) - 1)
             entities.append(_Entity(values, tuple(self._rng.sample(facts, wanted))))
+        if number > 1 and self._rng.random() < 0.25:
+            entities[-1] = _Entity(entities[-1].values, ())
         return entities
 
     def _context(
@@ -162,6 +168,8 @@ def render(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, tup
         if number % 2:
             spans[part] = (len(text), len(text) + len(values[part]))
         text += values[part] if number % 2 else part
+    if text.endswith(".."):  # an abbreviation such as "p.m." ends the sentence
+        text = text[:-1]
     return text[:1].upper() + text[1:], spans
 
 

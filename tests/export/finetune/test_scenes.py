@@ -21,6 +21,8 @@ def test_every_template_has_known_slots() -> None:
                 assert set(re.findall(r"{(.*?)}", text)) <= {"entity", *scene.slots}, text
             for way in fact.say:
                 assert {slot for _, slot in fact.ask} <= set(re.findall(r"{(.*?)}", way)), way
+        said = " ".join(way for fact in scene.facts for way in fact.say)
+        assert set(scene.slots) <= set(re.findall(r"{(.*?)}", said)), scene.kind
 
 
 def test_the_same_seed_gives_the_same_passages() -> None:
@@ -55,9 +57,24 @@ def test_the_same_question_has_no_answer_only_for_the_other_thing() -> None:
     assert managers > 5
 
 
+def test_some_questions_are_about_something_that_the_passage_does_not_mention() -> None:
+    generator = Generator(5)
+    (scene,) = [scene for scene in generator.scenes if scene.kind == "shipment"]
+    generator.scenes[:] = [scene]
+    unmentioned = 0
+    for made in generator.passages(200):
+        for one in made:
+            found = re.search(r"(?:shipment|order|container|pallet) \d+", one.question)
+            if found and found[0] not in one.context.casefold():
+                assert one.is_impossible
+                unmentioned += 1
+    assert unmentioned > 20
+
+
 def test_rendering_gives_the_spans_of_the_slots() -> None:
     text, spans = render("{a} beat {b}.", {"a": "the blue team", "b": "Vera"})
     assert text == "The blue team beat Vera."
+    assert render("It closes at {a}.", {"a": "1 p.m."}) == ("It closes at 1 p.m.", {"a": (13, 19)})
     assert {slot: text[start:end] for slot, (start, end) in spans.items()} == {
         "a": "The blue team",
         "b": "Vera",
