@@ -8,7 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
+from tokenizers.normalizers import Replace, Strip
+from tokenizers.normalizers import Sequence as Normalizers
+from tokenizers.pre_tokenizers import Metaspace, Split
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.logging import set_verbosity_error
 
@@ -22,6 +26,10 @@ _BATCH = 2000  # texts tokenized at a time
 # Single characters that are always kept, so that no text of these scripts has an unknown token.
 _LAST_LETTER = 0x52F  # Latin, Greek and Cyrillic end here
 _OTHER_CHARACTERS = frozenset("▁–—‘’“”…€£•")
+# Punctuation with the space before it. Percent signs stay with their number, and what joins letters or digits
+# ("10,000", "U.S", "well-known", "AT&T") is not at a word's end.
+_JOINING = r"[.,:'’\-&@#]"
+_PUNCTUATION = rf"\s?(?:[^\P{{P}}%.,:'’\-&@#]|(?<!\w){_JOINING}|{_JOINING}(?!\w))"
 
 
 def reduce(base: str, files: Sequence[Path], size: int, output: Path) -> None:
@@ -29,13 +37,15 @@ def reduce(base: str, files: Sequence[Path], size: int, output: Path) -> None:
 
     A multilingual model's vocabulary takes most of its memory, and one language uses a tenth of it (Abdaoui
     et al. 2020, "Load What You Need"). Texts of other languages get more tokens, or unknown ones. Special
-    tokens are kept. Raises ExportError for a tokenizer that is not a unigram model or an `output` that
-    exists, FinetuneError for a base that cannot be loaded and DataError for an unusable file.
+    tokens are kept, and words end before punctuation (see `split_punctuation`). Raises ExportError for a
+    tokenizer that is not a unigram model or an `output` that exists, FinetuneError for a base that cannot be
+    loaded and DataError for an unusable file.
     """
     if output.exists():
         raise ExportError(f"{output} exists: choose another --output.")
     found = find_base(base)
     tokenizer = load_tokenizer(found)
+    split_punctuation(tokenizer.backend_tokenizer)
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     processor = description["post_processor"] or {}
     if description["model"]["type"] != "Unigram" or processor.get("type") != "TemplateProcessing":
@@ -63,6 +73,23 @@ def reduce(base: str, files: Sequence[Path], size: int, output: Path) -> None:
     ).save_pretrained(output)
     share = sum(counts[i] for i in kept) / max(sum(counts.values()), 1)
     print(f"{len(kept)} of {len(pieces)} pieces, {share:.1%} of the texts' tokens", file=sys.stderr)
+
+
+def split_punctuation(tokenizer: Tokenizer) -> None:
+    """Make punctuation at a word's end, brackets and quotes words of their own, in place.
+
+    Answers are whole words. Those of a tokenizer that splits at spaces only end with the full stop of their
+    sentence. The pieces stay the same, except for the few that contain both ("2013."): of the default model's
+    texts, 0.7% more tokens.
+    """
+    spaces = [Replace(Regex(r"\s+"), " "), Strip(left=False, right=True)]
+    tokenizer.normalizer = Normalizers([*filter(None, [tokenizer.normalizer]), *spaces])
+    tokenizer.pre_tokenizer = PreTokenizers(
+        [
+            Split(Regex(_PUNCTUATION), "isolated"),
+            Metaspace(prepend_scheme="first"),  # no space before a word that follows punctuation directly
+        ]
+    )
 
 
 def _count(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[int]:

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
-from export.vocabulary import main
+from export.vocabulary import main, split_punctuation
 from tests.export.conftest import TINY
 
 CONTEXT = "who lives here lives here"
@@ -72,6 +72,33 @@ def test_frequent_pieces_and_letters_stay_with_their_embeddings(
     pair = after("lives?", "here")["input_ids"]
     assert pair == [after.convert_tokens_to_ids(t) for t in before.tokenize("lives?", "here", True)]
     assert (after.mask_token_id, after.pad_token_id) == (9, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It opened in 1931.", ["It", "opened", "in", "1931", "."]),
+        ('(1931) "No," he said;', ["(", "1931", ")", '"', "No", ",", '"', "he", "said", ";"]),
+        ("10,000 at 2.5%, 20%.", ["10,000", "at", "2.5%", ",", "20%", "."]),
+        ("U.S. well-known AT&T's", ["U.S", ".", "well-known", "AT&T's"]),
+        (" one\ntwo\t three ", ["one", "two", "three"]),
+        ("... ", [".", ".", "."]),
+        ("  ", []),
+        ("", []),
+    ],
+)
+def test_words_end_before_punctuation(text: str, words: list[str]) -> None:
+    letters = [(piece, -1.0) for piece in ("<unk>", "▁", *map(chr, range(33, 127)))]
+    tokenizer = Tokenizer(models.Unigram(letters, unk_id=0, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always")
+    before = tokenizer.encode(" ".join(text.split()), add_special_tokens=False).tokens
+    split_punctuation(tokenizer)
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    assert encoding.tokens == before  # only the words change
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for word, span in zip(encoding.word_ids, encoding.offsets, strict=True):
+        spans.setdefault(word, []).append(span)
+    assert [text[own[0][0] : own[-1][1]].strip() for own in spans.values()] == words
 
 
 def test_other_tokenizers_and_existing_outputs_are_rejected(
