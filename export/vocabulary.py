@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer
-from tokenizers.normalizers import Replace, Strip
-from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import Metaspace, Split
+from tokenizers.pre_tokenizers import Metaspace, Split, WhitespaceSplit
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.logging import set_verbosity_error
@@ -26,10 +24,10 @@ _BATCH = 2000  # texts tokenized at a time
 # Single characters that are always kept, so that no text of these scripts has an unknown token.
 _LAST_LETTER = 0x52F  # Latin, Greek and Cyrillic end here
 _OTHER_CHARACTERS = frozenset("▁–—‘’“”…€£•")
-# Punctuation with the space before it. Percent signs stay with their number, and what joins letters or digits
-# ("10,000", "U.S", "well-known", "AT&T") is not at a word's end.
+# Punctuation with the sign of the space before it. Percent signs stay with their number, and what joins
+# letters or digits ("10,000", "U.S", "well-known", "AT&T") is not at a word's end.
 _JOINING = r"[.,:'’\-&@#]"
-_PUNCTUATION = rf"\s?(?:[^\P{{P}}%.,:'’\-&@#]|(?<!\w){_JOINING}|{_JOINING}(?!\w))"
+_PUNCTUATION = rf"▁?(?:[^\P{{P}}%.,:'’\-&@#]|(?<!\w){_JOINING}|{_JOINING}(?!\w))"
 
 
 def reduce(base: str, files: Sequence[Path], size: int, output: Path) -> None:
@@ -82,14 +80,8 @@ def split_punctuation(tokenizer: Tokenizer) -> None:
     sentence. The pieces stay the same, except for the few that contain both ("2013."): of the default model's
     texts, 0.7% more tokens.
     """
-    spaces = [Replace(Regex(r"\s+"), " "), Strip(left=False, right=True)]
-    tokenizer.normalizer = Normalizers([*filter(None, [tokenizer.normalizer]), *spaces])
-    tokenizer.pre_tokenizer = PreTokenizers(
-        [
-            Split(Regex(_PUNCTUATION), "isolated"),
-            Metaspace(prepend_scheme="first"),  # no space before a word that follows punctuation directly
-        ]
-    )
+    words = [WhitespaceSplit(), Metaspace(prepend_scheme="always")]
+    tokenizer.pre_tokenizer = PreTokenizers([*words, Split(Regex(_PUNCTUATION), "isolated")])
 
 
 def _count(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[int]:

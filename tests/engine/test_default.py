@@ -64,7 +64,7 @@ def test_both_graphs_agree(answerer: QuestionAnswerer) -> None:
 
 
 def test_it_is_small_and_its_card_matches_its_manifest() -> None:
-    assert sum(file.stat().st_size for file in DEFAULT_MODEL.iterdir()) <= 25_000_000
+    assert sum(file.stat().st_size for file in DEFAULT_MODEL.iterdir()) <= 36_000_000
     manifest = json.loads((DEFAULT_MODEL / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["precision"], manifest["target"]) == ("int8", "portable")
     assert manifest["null_threshold"] is not None

@@ -69,11 +69,13 @@ def test_unanswerable_questions_are_not_altered() -> None:
 def test_only_questions_with_the_old_answer_are_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a real model, which finds the date of the other bridge, but overlooks "closed"."""
-    context = "The bridge in Oakham opened in May 1804. The bridge in Brayford opened in June 1822."
+    """With a real model, which finds the designer of the other bridge, but overlooks "closed"."""
+    context = (
+        "Ann Moss designed the bridge in Oakham. Ted Wills designed the bridge in Brayford, opened in 1822."
+    )
     asked = [
-        ("In what month did the bridge in Oakham open?", "May 1804"),
-        ("Which bridge was opened in 1822?", "The bridge in Brayford"),
+        ("Who designed the bridge in Oakham?", "Ann Moss"),
+        ("Which bridge was opened in 1822?", "the bridge in Brayford"),
     ]
     qas = [
         {"id": str(i), "question": text, "answers": [{"text": gold, "answer_start": context.index(gold)}]}

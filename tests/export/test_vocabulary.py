@@ -98,7 +98,7 @@ def test_words_end_before_punctuation(text: str, words: list[str]) -> None:
     spans: dict[int, list[tuple[int, int]]] = {}
     for word, span in zip(encoding.word_ids, encoding.offsets, strict=True):
         spans.setdefault(word, []).append(span)
-    assert [text[own[0][0] : own[-1][1]].strip() for own in spans.values()] == words
+    assert [text[own[0][0] : own[-1][1]] for own in spans.values()] == words
 
 
 def test_other_tokenizers_and_existing_outputs_are_rejected(
