@@ -26,8 +26,8 @@ _LAST_LETTER = 0x52F  # Latin, Greek and Cyrillic end here
 _OTHER_CHARACTERS = frozenset("▁–—‘’“”…€£•")
 # Punctuation with the sign of the space before it. Percent signs stay with their number, and what joins
 # letters or digits ("10,000", "U.S", "well-known", "AT&T") is not at a word's end.
-_JOINING = r"[.,:'’\-&@#]"
-_PUNCTUATION = rf"▁?(?:[^\P{{P}}%.,:'’\-&@#]|(?<!\w){_JOINING}|{_JOINING}(?!\w))"
+_JOINING = r".,:'’\-&@#"
+_PUNCTUATION = rf"▁?(?:[^\P{{P}}%{_JOINING}]|(?<!\w)[{_JOINING}]|[{_JOINING}](?!\w))"
 
 
 def reduce(base: str, files: Sequence[Path], size: int, output: Path) -> None:

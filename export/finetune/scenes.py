@@ -68,7 +68,7 @@ class Generator:
     def _passage(self, scene: Scene, title: str) -> list[Question]:
         entities = self._entities(scene)
         context, spans = self._context(scene, entities)
-        questions: list[Question] = []
+        questions = []
         answerable = [(i, fact) for i, entity in enumerate(entities) for fact in entity.said]
         absent = [
             (i, fact)
@@ -79,14 +79,12 @@ class Generator:
         self._rng.shuffle(answerable)
         self._rng.shuffle(absent)
         absent.sort(key=lambda one: not any(one[1] in entity.said for entity in entities))  # stable
-        for i, fact in answerable[:2]:
+        for i, fact in (*answerable[:2], *absent[:2]):
             text, slot = self._ask(scene.facts[fact], entities[i], alone=len(entities) == 1)
-            start, end = spans[i, fact, slot]
-            answer = Answer(context[start:end], start)
-            questions.append(_question(title, text, context, (answer,)))
-        for i, fact in absent[:2]:
-            text, _ = self._ask(scene.facts[fact], entities[i], alone=len(entities) == 1)
-            questions.append(_question(title, text, context, ()))
+            span = spans.get((i, fact, slot))  # None if the passage does not state it
+            answers = (Answer(context[slice(*span)], span[0]),) if span else ()
+            golds = tuple(answer.text for answer in answers)
+            questions.append(Question("", title, text, context, answers, golds, is_impossible=not answers))
         return questions
 
     def _entities(self, scene: Scene) -> list[_Entity]:
@@ -176,11 +174,6 @@ def render(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, tup
 def _scene(entry: Mapping[str, Any]) -> Scene:
     facts = tuple(Fact(tuple(fact["say"]), tuple(fact["ask"].items())) for fact in entry["fact"])
     return Scene(entry["kind"], tuple(entry["extra"]), entry["slots"], facts)
-
-
-def _question(title: str, text: str, context: str, answers: tuple[Answer, ...]) -> Question:
-    golds = tuple(answer.text for answer in answers)
-    return Question("", title, text, context, answers, golds, is_impossible=not answers)
 
 
 def main(arguments: list[str] | None = None) -> int:

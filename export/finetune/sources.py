@@ -69,7 +69,7 @@ def read_all(
     return files, held
 
 
-def squad_content(questions: Iterable[Question]) -> dict[str, Any]:
+def _squad_content(questions: Iterable[Question]) -> dict[str, Any]:
     """The questions as the content of a SQuAD 2.0 file, with new ids."""
     articles: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for number, question in enumerate(questions):
@@ -95,7 +95,7 @@ def squad_content(questions: Iterable[Question]) -> dict[str, Any]:
 
 def write_squad(file: Path, questions: Iterable[Question]) -> None:
     """Write a SQuAD 2.0 file."""
-    file.write_text(json.dumps(squad_content(questions)), encoding="utf-8")
+    file.write_text(json.dumps(_squad_content(questions)), encoding="utf-8")
 
 
 def _read(path: Path) -> SquadFile:

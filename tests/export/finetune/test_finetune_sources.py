@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from export.finetune.__main__ import main
 from export.finetune.batches import collate
 from export.finetune.examples import build_examples, build_features
-from export.finetune.sources import Source, parse_source, read_all, squad_content
+from export.finetune.sources import Source, parse_source, read_all, write_squad
 from export.finetune.training import linked_targets, span_loss
 from export.squad import DataError, read_squad
 from tests.export.finetune.rooms import command, paragraphs
@@ -95,7 +95,7 @@ class TestReading:
     def test_held_out_questions_are_a_squad_file(self, squad: Path, tmp_path: Path) -> None:
         _, held = read_all([Source(squad)], ["Rooms"], 0)
         path = tmp_path / "held-out.json"
-        path.write_text(json.dumps(squad_content(held)))
+        write_squad(path, held)
         again = read_squad(path)
         assert again.bad_count == 0
 

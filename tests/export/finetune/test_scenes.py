@@ -1,15 +1,25 @@
 """Generated passages and questions about invented things."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from export.finetune.scenes import Generator, main, render
-from export.squad import read_squad
+from export.squad import Question, read_squad
 from tests.quality.probe_set import probe_set
 
 SHARED_WORDS = 6  # consecutive words from which a text counts as shared
+
+
+def questions_about(kind: str, passages: int, seed: int) -> Iterator[Question]:
+    """All questions about things of one kind."""
+    generator = Generator(seed)
+    (scene,) = [scene for scene in generator.scenes if scene.kind == kind]
+    generator.scenes[:] = [scene]
+    for made in generator.passages(passages):
+        yield from made
 
 
 def test_every_template_has_known_slots() -> None:
@@ -41,33 +51,25 @@ def test_answers_are_where_they_are_said_to_be_and_half_of_the_questions_have_no
 
 def test_the_same_question_has_no_answer_only_for_the_other_thing() -> None:
     """Of questions without an answer, many ask what the passage states about another of its things."""
-    generator = Generator(4)
-    (scene,) = [scene for scene in generator.scenes if scene.kind == "team"]
-    generator.scenes[:] = [scene]
     managers = 0
-    for made in generator.passages(300):
-        for one in made:
-            if one.is_impossible and "manage" in one.question.casefold():
-                entity = re.split(r"manages |manager of ", one.question, flags=re.IGNORECASE)[1].rstrip("?")
-                stated = re.findall(
-                    r"(?:manages|manager of) ([^.]*?)(?: is|\.)", one.context, flags=re.IGNORECASE
-                )
-                assert entity.casefold() not in [name.casefold() for name in stated]
-                managers += bool(stated)
+    for one in questions_about("team", passages=300, seed=4):
+        if one.is_impossible and "manage" in one.question.casefold():
+            entity = re.split(r"manages |manager of ", one.question, flags=re.IGNORECASE)[1].rstrip("?")
+            stated = re.findall(
+                r"(?:manages|manager of) ([^.]*?)(?: is|\.)", one.context, flags=re.IGNORECASE
+            )
+            assert entity.casefold() not in [name.casefold() for name in stated]
+            managers += bool(stated)
     assert managers > 5
 
 
 def test_some_questions_are_about_something_that_the_passage_does_not_mention() -> None:
-    generator = Generator(5)
-    (scene,) = [scene for scene in generator.scenes if scene.kind == "shipment"]
-    generator.scenes[:] = [scene]
     unmentioned = 0
-    for made in generator.passages(200):
-        for one in made:
-            found = re.search(r"(?:shipment|order|container|pallet) \d+", one.question)
-            if found and found[0] not in one.context.casefold():
-                assert one.is_impossible
-                unmentioned += 1
+    for one in questions_about("shipment", passages=200, seed=5):
+        found = re.search(r"(?:shipment|order|container|pallet) \d+", one.question)
+        if found and found[0] not in one.context.casefold():
+            assert one.is_impossible
+            unmentioned += 1
     assert unmentioned > 20
 
 
