@@ -1,12 +1,18 @@
-"""Training questions in plain text: the format, and the passages that the default model was trained on."""
+"""Training questions in plain text: the format, and the texts that the default model was trained on."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+import export.finetune
 from export.finetune.passages import read_passages
 from export.finetune.sources import Source, read_all
 from export.squad import DataError
+from tests.quality.probe_set import probe_set
+
+TEXTS = Path(export.finetune.__file__).with_name("texts")
+SHARED_WORDS = 6  # consecutive words from which a text counts as shared
 
 TEXT = """## recipe
 Mix the flour with the milk.
@@ -89,3 +95,37 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     path.write_bytes(b"## a\xff")
     with pytest.raises(DataError, match="UTF-8"):
         read_passages(path)
+
+
+def test_the_texts_for_training_are_usable_and_varied() -> None:
+    files = [read_passages(path) for path in sorted(TEXTS.glob("*.txt"))]
+    assert len(files) > 5
+    questions = [question for file in files for question in file.questions]
+    for file in files:
+        assert file.bad_count == 0, (file.path.name, file.first_bad)
+        unanswerable = sum(question.is_impossible for question in file.questions)
+        assert 0.25 < unanswerable / len(file.questions) < 0.55, file.path.name
+    assert len({(question.question, question.context) for question in questions}) == len(questions)
+    for question in questions:
+        for answer in question.answers:
+            assert answer.text == answer.text.strip(" ,;:"), question.question
+
+
+def test_no_text_is_of_the_probe_set_or_held_out_and_trained_on() -> None:
+    held_out = read_passages(TEXTS / "held-out.txt").questions
+    trained = [
+        question
+        for path in TEXTS.glob("*.txt")
+        if path.name != "held-out.txt"
+        for question in read_passages(path).questions
+    ]
+    assert not {question.context for question in held_out} & {question.context for question in trained}
+    probes = {run for probe in probe_set() for text in (probe.question, probe.context) for run in runs(text)}
+    for question in (*held_out, *trained):
+        assert not probes.intersection((*runs(question.question), *runs(question.context))), question.question
+
+
+def runs(text: str) -> list[tuple[str, ...]]:
+    """All runs of SHARED_WORDS consecutive words."""
+    words = re.findall(r"\w+", text.casefold())
+    return [tuple(words[i : i + SHARED_WORDS]) for i in range(len(words) - SHARED_WORDS + 1)]
