@@ -258,14 +258,14 @@ def _parser() -> argparse.ArgumentParser:
         "--evaluate",
         type=Path,
         nargs="+",
-        metavar="SQUAD.json",
-        help="evaluate candidates by F1 on the first file, and report F1 on all files; a file with "
-        "unanswerable questions (SQuAD 2.0) sets the null threshold",
+        metavar="FILE",
+        help="evaluate candidates by F1 on the first SQuAD or plain-text file, and report F1 on all files; a "
+        "file with unanswerable questions sets the null threshold",
     )
     add(
         "--calibrate",
         type=Path,
-        metavar="SQUAD.json",
+        metavar="FILE",
         help="calibrate the null threshold on this file instead: answerable and unanswerable questions held "
         "out of training (python -m export.finetune --hold-out)",
     )

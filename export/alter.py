@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from export import squad
 from export.finetune.sources import write_squad
+from export.passages import read_questions
 from service.engine.answering import QuestionAnswerer
 from service.engine.artifact import load_artifact
 from service.errors import QAError
@@ -173,7 +174,9 @@ def main(arguments: list[str] | None = None) -> int:
         "an opposite, a negation. Kept are those to which the model still gives the old answer.",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="an exported artifact")
-    parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="FILE", help="SQuAD files")
+    parser.add_argument(
+        "--train", type=Path, nargs="+", required=True, metavar="FILE", help="SQuAD or plain-text files"
+    )
     parser.add_argument("--hold-out", nargs="+", default=[], metavar="TITLE", help="articles to leave out")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="SQuAD 2.0 file to write")
@@ -183,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
         questions = [
             question
             for file in options.train
-            for question in squad.read_squad(file).questions
+            for question in read_questions(file).questions
             if question.title not in options.hold_out
         ]
         altered = list(alter(questions, options.seed))

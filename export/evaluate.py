@@ -1,4 +1,4 @@
-"""Owns EM and F1 on a SQuAD file, with the engine of the service; knows no export stage."""
+"""Owns EM and F1 on a file of questions, with the engine of the service; knows no export stage."""
 
 import math
 import random
@@ -10,6 +10,7 @@ from statistics import fmean as mean
 from tqdm import tqdm
 
 from export import squad
+from export.passages import read_questions
 from service.engine.answering import QuestionAnswerer
 from service.engine.parameters import Parameters
 
@@ -75,7 +76,7 @@ def evaluate(answerer: QuestionAnswerer, file: Path, limit: int | None, label: s
 
 def usable(file: Path, limit: int | None) -> list[squad.Question]:
     """The questions with known answers, or a seeded sample of `limit`; DataError if there are none."""
-    questions = [q for q in squad.read_squad(file).questions if q.golds or q.is_impossible]
+    questions = [q for q in read_questions(file).questions if q.golds or q.is_impossible]
     if not questions:
         raise squad.DataError(f"{file} has no usable question.")
     if limit is not None and limit < len(questions):

@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="an exported artifact")
     parser.add_argument("--limit", type=int, metavar="N", help="a seeded sample of N questions of each file")
     parser.add_argument("--no-kernel", action="store_true", help="keep to the portable graph")
-    parser.add_argument("files", type=Path, nargs="+", metavar="SQUAD.json")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     options = parser.parse_args(arguments)
     try:
         artifact = load_artifact(options.model)

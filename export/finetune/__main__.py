@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=parse_source,
         metavar="FILE[@SHARE]",
-        help="SQuAD v1 or v2 JSON files, plain text (.txt, see export/finetune/passages.py), or JSON Lines "
+        help="SQuAD v1 or v2 JSON files, plain text (.txt, see export/passages.py), or JSON Lines "
         "of paragraphs with candidate answers (see export/finetune/sources.py); @0.2 uses a random fifth of "
         "the questions",
     )

@@ -1,8 +1,7 @@
 """Owns the kinds of training files and the fraction used of each; knows no token.
 
-Besides SQuAD files: plain text (`.txt`, see `passages`), and JSON Lines, a paragraph per line, whose
-questions are answered by one of its `candidates`, without the link between them (which translated datasets
-lose):
+Besides SQuAD files and plain text (`export.passages`): JSON Lines, a paragraph per line, whose questions are
+answered by one of its `candidates`, without the link between them (which translated datasets lose):
 
     {"doc": 7, "context": "...", "candidates": [[0, 4], ...],
      "questions": [{"question": "...", "answerable_est": true}, ...]}
@@ -18,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from export.finetune.passages import read_passages
-from export.squad import REPORTED, Answer, BadRecord, DataError, Question, SquadFile, read_squad
+from export.passages import read_questions
+from export.squad import REPORTED, Answer, BadRecord, DataError, Question, SquadFile
 
 _LINES = (".jsonl", ".jsonl.gz")
 
@@ -101,9 +100,7 @@ def write_squad(file: Path, questions: Iterable[Question]) -> None:
 
 
 def _read(path: Path) -> SquadFile:
-    if path.suffix == ".txt":
-        return read_passages(path)
-    return _read_candidates(path) if path.name.endswith(_LINES) else read_squad(path)
+    return _read_candidates(path) if path.name.endswith(_LINES) else read_questions(path)
 
 
 def _read_candidates(path: Path) -> SquadFile:

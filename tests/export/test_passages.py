@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import export.finetune
-from export.finetune.passages import read_passages
+from export.evaluate import usable
 from export.finetune.sources import Source, read_all
+from export.passages import read_passages
 from export.squad import DataError
 from tests.quality.probe_set import probe_set
 
@@ -86,6 +87,12 @@ def test_a_line_outside_of_the_format_is_named(tmp_path: Path, text: str, line: 
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=f"line {line}:"):
         read_passages(path)
+
+
+def test_models_are_measured_on_such_files(written: Path) -> None:
+    questions = usable(written, None)
+    assert [question.golds for question in questions] == [("the flour",), ("fifty minutes",), (), ("Ines",)]
+    assert len({question.id for question in questions}) == 4
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

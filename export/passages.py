@@ -1,4 +1,4 @@
-"""Owns the plain-text format of training questions, for writing them by hand; knows no model.
+"""Owns the plain-text format of questions, for writing them by hand; knows no model.
 
 ## kind of text
 The text, a paragraph per line.
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export.squad import REPORTED, Answer, BadRecord, DataError, Question, SquadFile
+from export.squad import REPORTED, Answer, BadRecord, DataError, Question, SquadFile, read_squad
 
 _MARKED = re.compile(r"(.*?)\[\[(.+?)\]\](.*)")
 
@@ -34,6 +34,11 @@ class _Passage:
     title: str
     paragraphs: list[str] = field(default_factory=list)
     entries: list[_Entry] = field(default_factory=list)
+
+
+def read_questions(path: Path) -> SquadFile:
+    """Read a `.txt` file of the format above, or a SQuAD file. Raises DataError if it is unusable."""
+    return read_passages(path) if path.suffix == ".txt" else read_squad(path)
 
 
 def read_passages(path: Path) -> SquadFile:
