@@ -95,6 +95,18 @@ def test_models_are_measured_on_such_files(written: Path) -> None:
     assert len({question.id for question in questions}) == 4
 
 
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs/fine-tune.md"
+    (example,) = re.findall(
+        r"^```text\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    path = tmp_path / "a.txt"
+    path.write_text(example, encoding="utf-8")
+    file = read_passages(path)
+    assert [question.golds for question in file.questions] == [("Ana Roca",), ("two years",), ()]
+    assert file.bad_count == 0
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_passages(tmp_path / "none.txt")
