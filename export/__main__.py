@@ -259,8 +259,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="evaluate candidates by F1 on the first SQuAD or plain-text file, and report F1 on all files; a "
-        "file with unanswerable questions sets the null threshold",
+        help="evaluate candidates by F1 on the first file (SQuAD or plain text), and report F1 on all files; "
+        "a file with unanswerable questions sets the null threshold",
     )
     add(
         "--calibrate",

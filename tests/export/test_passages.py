@@ -1,4 +1,4 @@
-"""Training questions in plain text: the format, and the texts that the default model was trained on."""
+"""Questions in plain text: the format, and the texts of export/finetune/texts."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import export.finetune
 from export.evaluate import usable
 from export.finetune.sources import Source, read_all
 from export.passages import read_passages
-from export.squad import DataError
+from export.squad import DataError, SquadFile
 from tests.quality.probe_set import probe_set
 
 TEXTS = Path(export.finetune.__file__).with_name("texts")
@@ -80,6 +80,8 @@ def test_a_question_without_a_usable_answer_is_dropped(written: Path, answer: st
         ("Mix the flour.\n", 1),
         ("## recipe\nMix.\n? What?\n= Mix\n= Mix\n", 5),
         ("## recipe\nMix.\n? What?\n-\nBake.\n", 5),
+        ("## recipe\nMix.\n? What?\n=\n", 4),
+        ("## recipe\nMix.\n? What?\n- Mix\n", 4),
     ],
 )
 def test_a_line_outside_of_the_format_is_named(tmp_path: Path, text: str, line: int) -> None:
@@ -116,27 +118,29 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_passages(path)
 
 
-def test_the_texts_for_training_are_usable_and_varied() -> None:
-    files = [read_passages(path) for path in sorted(TEXTS.glob("*.txt"))]
-    assert len(files) > 5
-    questions = [question for file in files for question in file.questions]
-    for file in files:
-        assert file.bad_count == 0, (file.path.name, file.first_bad)
+@pytest.fixture(scope="module")
+def texts() -> dict[str, SquadFile]:
+    """The files of export/finetune/texts by name."""
+    return {path.name: read_passages(path) for path in TEXTS.glob("*.txt")}
+
+
+def test_the_texts_for_training_are_usable_and_varied(texts: dict[str, SquadFile]) -> None:
+    assert len(texts) > 5
+    questions = [question for file in texts.values() for question in file.questions]
+    for name, file in texts.items():
+        assert file.bad_count == 0, (name, file.first_bad)
         unanswerable = sum(question.is_impossible for question in file.questions)
-        assert 0.25 < unanswerable / len(file.questions) < 0.55, file.path.name
+        assert 0.25 < unanswerable / len(file.questions) < 0.55, name
     assert len({(question.question, question.context) for question in questions}) == len(questions)
     for question in questions:
         for answer in question.answers:
             assert answer.text == answer.text.strip(" ,;:"), question.question
 
 
-def test_no_text_is_of_the_probe_set_or_held_out_and_trained_on() -> None:
-    held_out = read_passages(TEXTS / "held-out.txt").questions
+def test_no_text_is_of_the_probe_set_or_held_out_and_trained_on(texts: dict[str, SquadFile]) -> None:
+    held_out = texts["held-out.txt"].questions
     trained = [
-        question
-        for path in TEXTS.glob("*.txt")
-        if path.name != "held-out.txt"
-        for question in read_passages(path).questions
+        question for name, file in texts.items() if name != "held-out.txt" for question in file.questions
     ]
     assert not {question.context for question in held_out} & {question.context for question in trained}
     probes = {run for probe in probe_set() for text in (probe.question, probe.context) for run in runs(text)}
