@@ -138,10 +138,17 @@ def test_the_texts_for_training_are_usable_and_varied(texts: dict[str, SquadFile
 
 
 def test_no_text_is_of_the_probe_set_or_held_out_and_trained_on(texts: dict[str, SquadFile]) -> None:
-    held_out = texts["held-out.txt"].questions
-    trained = [
-        question for name, file in texts.items() if name != "held-out.txt" for question in file.questions
-    ]
+    held_out, trained = (
+        [
+            question
+            for name, file in texts.items()
+            if name.startswith("held-out") == kept_out
+            for question in file.questions
+        ]
+        for kept_out in (True, False)
+    )
+    assert held_out
+    assert trained
     assert not {question.context for question in held_out} & {question.context for question in trained}
     probes = {run for probe in probe_set() for text in (probe.question, probe.context) for run in runs(text)}
     for question in (*held_out, *trained):

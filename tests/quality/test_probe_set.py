@@ -13,7 +13,7 @@ from tests.quality.judgement import is_right, judge, table
 from tests.quality.probe_set import Probe, probe_set
 
 # Share of the probes that the shipped model must get right.
-MIN_ACCURACY = 0.65
+MIN_ACCURACY = 0.80
 KINDS = {
     "distractor", "how long", "how much", "multi-word", "when", "where", "which", "who", "why", "yes-no"
 }  # fmt: skip
