@@ -36,4 +36,5 @@ def test_peak_memory_does_not_grow_with_the_input(tmp_path: Path, kind: str) -> 
         )
         peaks.append(int(done.stdout.splitlines()[-1]) << 10)
     assert source.stat().st_size > 35 << 20 or kind == "parquet"  # Parquet is compressed
-    assert peaks[1] - peaks[0] < 16 << 20
+    # The additional rows have 37 MB of text; the allocator of pyarrow differs by up to 16 MB between runs.
+    assert peaks[1] - peaks[0] < 24 << 20
