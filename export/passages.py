@@ -79,7 +79,7 @@ def _parse(path: Path) -> Iterator[_Passage]:
             raise DataError(f'{path}, line {number}: a passage begins with "## kind of text".')
         elif mark == "?" and passage.paragraphs:
             passage.entries.append(_Entry(number, rest.strip()))
-        elif _is_answer(line) and passage.entries and passage.entries[-1].answer is None:
+        elif _is_answer(mark, rest) and passage.entries and passage.entries[-1].answer is None:
             passage.entries[-1].answer = rest.strip()
         elif passage.entries:
             raise DataError(f'{path}, line {number}: neither "? question" nor its "= answer" or "-".')
@@ -89,10 +89,9 @@ def _parse(path: Path) -> Iterator[_Passage]:
         yield passage
 
 
-def _is_answer(line: str) -> bool:
+def _is_answer(mark: str, rest: str) -> bool:
     """Whether this is `-` alone or `= answer`; a `=` without an answer must not mean that there is none."""
-    mark, _, rest = line.partition(" ")
-    return line.strip() == "-" or (mark == "=" and bool(rest.strip()))
+    return mark == "=" if rest.strip() else mark.rstrip() == "-"
 
 
 def _lines(path: Path) -> list[str]:

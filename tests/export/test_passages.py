@@ -82,6 +82,7 @@ def test_a_question_without_a_usable_answer_is_dropped(written: Path, answer: st
         ("## recipe\nMix.\n? What?\n-\nBake.\n", 5),
         ("## recipe\nMix.\n? What?\n=\n", 4),
         ("## recipe\nMix.\n? What?\n- Mix\n", 4),
+        ("## recipe\nMix.\n? What?\n -\n", 4),
     ],
 )
 def test_a_line_outside_of_the_format_is_named(tmp_path: Path, text: str, line: int) -> None:
@@ -138,15 +139,9 @@ def test_the_texts_for_training_are_usable_and_varied(texts: dict[str, SquadFile
 
 
 def test_no_text_is_of_the_probe_set_or_held_out_and_trained_on(texts: dict[str, SquadFile]) -> None:
-    held_out, trained = (
-        [
-            question
-            for name, file in texts.items()
-            if name.startswith("held-out") == kept_out
-            for question in file.questions
-        ]
-        for kept_out in (True, False)
-    )
+    kept_out = {name for name in texts if name.startswith("held-out")}
+    held_out = [question for name in kept_out for question in texts[name].questions]
+    trained = [question for name in texts.keys() - kept_out for question in texts[name].questions]
     assert held_out
     assert trained
     assert not {question.context for question in held_out} & {question.context for question in trained}
